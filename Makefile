@@ -1,0 +1,49 @@
+# Every target sets up what it needs; a second run finds it there.
+PYTHON ?= python3
+BIN := .venv/bin
+PROTOS := $(shell find protos -name '*.proto')
+
+.PHONY: setup up demo test lint format protos lock clean
+
+up: setup ## Starts everything on this machine until Ctrl-C.
+	$(BIN)/reelworks up
+
+demo: setup ## Makes one video, one failure and one refusal, and checks their sums.
+	$(BIN)/reelworks demo
+
+test: setup ## Runs all tests, on SQLite and on PostgreSQL.
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: setup ## Checks code, imports, types and contracts.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy .
+	$(BIN)/python check_protos.py
+
+format: setup ## Formats code and contracts.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd protos && ../$(BIN)/buf format -w .
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml hatch_build.py $(PROTOS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+protos: setup ## Generates the stubs anew.
+	$(BIN)/python hatch_build.py
+
+lock: ## Writes requirements.lock from pyproject.toml.
+	$(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/pip install --quiet --disable-pip-version-check uv
+	.lock-venv/bin/uv pip compile pyproject.toml --all-extras --generate-hashes \
+		--no-emit-package reelworks --python-version 3.11 --python-platform linux \
+		--custom-compile-command "make lock" --output-file requirements.lock --quiet
+	rm -rf .lock-venv
+
+clean: ## Removes what set-up and runs have made.
+	rm -rf .venv .lock-venv gen var dist

@@ -1,0 +1,1 @@
+"""The services of Reelworks, one package each; a service never imports another."""

@@ -1,0 +1,228 @@
+"""What happens to every call on its way to a servicer and back.
+
+The order is the order of `server_interceptors`: telemetry outermost, or its lines would say OK for
+failures; errors next, so that whatever the others raise becomes a status; then who calls, whether
+there is room, whether there is time, and whether the request makes sense.
+"""
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from services.runtime.errors import (
+    DeadlineExceeded,
+    NotAllowed,
+    Overloaded,
+    ServiceError,
+    ServiceFailed,
+    to_status,
+)
+from services.runtime.telemetry import get_logger
+from services.runtime.validation import Validator
+
+__all__ = ["Call", "remaining_s", "server_interceptors"]
+
+DEADLINE_MARGIN_S = 0.02
+"""With less time left than this, no answer would arrive in time."""
+OVERLOAD_PUSHBACK_MS = 300
+
+logger = get_logger(__name__)
+
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def remaining_s() -> float | None:
+    """Returns the seconds left of the call being answered, None outside of one or without end."""
+    deadline = _deadline.get()
+    return None if deadline is None else deadline - time.monotonic()
+
+
+def server_interceptors(
+    domain: str, validator: Validator, calls_max: int, streams_max: int
+) -> Sequence[grpc.aio.ServerInterceptor]:
+    """Returns the interceptors of a server whose errors belong to `domain`, outermost first."""
+    return [
+        _Interceptor(_telemetry),
+        _Interceptor(functools.partial(_errors, domain)),
+        _Interceptor(_identity),
+        _Interceptor(_Admission(calls_max, streams_max).admit),
+        _Interceptor(_deadlines),
+        _Interceptor(functools.partial(_validation, validator)),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call being answered."""
+
+    method: str
+    """`/package.Service/Method`."""
+    request: Any
+    context: Any
+    streams: bool
+    """Whether it answers with a stream."""
+
+
+_Around = Callable[[Call], AbstractAsyncContextManager[None]]
+
+
+class _Interceptor(grpc.aio.ServerInterceptor):
+    """Runs a context manager around each call; gRPC's own methods (health, reflection) pass."""
+
+    def __init__(self, around: _Around) -> None:
+        self._around = around
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Returns the handler of a call, wrapped."""
+        handler = await continuation(details)
+        if handler is None or details.method.startswith("/grpc."):
+            return handler
+        if handler.unary_unary:
+            return handler._replace(unary_unary=self._unary(handler.unary_unary, details.method))
+        return handler._replace(unary_stream=self._stream(handler.unary_stream, details.method))
+
+    def _unary(self, inner: Any, method: str) -> Any:
+        @functools.wraps(inner)
+        async def answer(request: Any, context: Any) -> Any:
+            async with self._around(Call(method, request, context, streams=False)):
+                return await inner(request, context)
+
+        return answer
+
+    def _stream(self, inner: Any, method: str) -> Any:
+        @functools.wraps(inner)
+        async def answer(request: Any, context: Any) -> Any:
+            async with self._around(Call(method, request, context, streams=True)):
+                async for message in inner(request, context):
+                    yield message
+
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def _telemetry(call: Call) -> AsyncIterator[None]:
+    """Logs how a call ended and how long it took."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        code = call.context.code()
+        logger.debug(
+            "call",
+            method=call.method,
+            code=grpc.StatusCode.OK.name if not code else getattr(code, "name", code),
+            milliseconds=round((time.monotonic() - began) * 1000, 1),
+        )
+
+
+@contextlib.asynccontextmanager
+async def _errors(domain: str, call: Call) -> AsyncIterator[None]:
+    """Ends a call that raised with the status that tells its caller why."""
+    try:
+        yield
+    except (grpc.aio.AbortError, GeneratorExit):
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            # The caller left, its deadline passed, or we stop. Answering would leak:
+            # grpc/grpc#43360.
+            raise
+        # Somebody else canceled a task that the handler awaited. Without an answer the caller would
+        # wait for ever: grpc/grpc#29248.
+        await _abort(call, ServiceFailed(), domain)
+    except ServiceError as error:
+        await _abort(call, error, domain)
+    except Exception as error:
+        logger.exception("call failed", method=call.method, exc_info=error)
+        await _abort(call, ServiceFailed(), domain)
+
+
+async def _abort(call: Call, error: ServiceError, domain: str) -> None:
+    if error.log_level > logging.INFO:
+        logger.log(error.log_level, "call refused", method=call.method, reason=error.reason)
+    if isinstance(error, Overloaded):
+        pushback = ("grpc-retry-pushback-ms", str(OVERLOAD_PUSHBACK_MS))
+        call.context.set_trailing_metadata((pushback,))
+    await call.context.abort_with_status(rpc_status.to_status(to_status(error, domain)))
+
+
+@contextlib.asynccontextmanager
+async def _identity(call: Call) -> AsyncIterator[None]:
+    """Lets in who is known: in plaintext, a caller on this machine, who is the operator."""
+    peer: str = call.context.peer()
+    if not _is_local(peer):
+        raise NotAllowed(
+            "CALLER_NOT_ALLOWED",
+            "Plaintext calls are answered on this machine only.",
+            role="unknown",
+            method=call.method,
+        )
+    yield
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_local(peer: str) -> bool:
+    """Tells whether gRPC's name of a peer (`ipv4:127.0.0.1:4711`, `unix:`) is this machine's."""
+    kind, _, rest = peer.partition(":")
+    if kind == "unix":
+        return True
+    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Admission:
+    """Refuses calls above a limit; streams, which stay for long, have a limit of their own."""
+
+    def __init__(self, calls_max: int, streams_max: int) -> None:
+        self._calls_free = calls_max
+        self._streams_free = streams_max
+
+    @contextlib.asynccontextmanager
+    async def admit(self, call: Call) -> AsyncIterator[None]:
+        """Holds one of the places while the call lasts."""
+        if (self._streams_free if call.streams else self._calls_free) <= 0:
+            raise Overloaded("SERVICE_OVERLOADED", "Too many calls at once.")
+        self._take(1, call)
+        try:
+            yield
+        finally:
+            self._take(-1, call)
+
+    def _take(self, places: int, call: Call) -> None:
+        if call.streams:
+            self._streams_free -= places
+        else:
+            self._calls_free -= places
+
+
+@contextlib.asynccontextmanager
+async def _deadlines(call: Call) -> AsyncIterator[None]:
+    """Keeps the deadline for the calls that the handler makes, and refuses what comes too late."""
+    left_s: float | None = call.context.time_remaining()
+    if left_s is not None:
+        if left_s < DEADLINE_MARGIN_S:
+            raise DeadlineExceeded("", "The call arrived with no time left.")
+        _deadline.set(time.monotonic() + left_s)
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _validation(validator: Validator, call: Call) -> AsyncIterator[None]:
+    """Refuses malformed requests before the servicer sees them."""
+    validator.validate(call.request)
+    yield

@@ -1,0 +1,271 @@
+"""Opens the database of a service: one SQLite file, or PostgreSQL, from one URL."""
+
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from services.runtime.errors import Unavailable
+from services.runtime.settings import exit_with
+
+__all__ = [
+    "Database",
+    "Instant",
+    "Trouble",
+    "new_metadata",
+    "open_database",
+    "parse_database_url",
+    "read_clock",
+    "trouble_of",
+]
+
+POOL_CONNECTIONS = 10
+SQLITE_READERS = 4
+CONNECT_TIMEOUT_S = 5.0
+STATEMENT_TIMEOUT_S = 30.0
+BUSY_TIMEOUT_MS = 5_000
+CACHED_STATEMENTS = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment: timestamptz on PostgreSQL, whole microseconds since 1970 UTC on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Returns the column's type in `dialect`."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Turns an aware moment into what the database keeps."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        # Whole numbers throughout: `timestamp()` is a float, which loses microseconds.
+        elapsed = value - _EPOCH
+        return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Turns what the database keeps into an aware moment in UTC."""
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            seconds, microseconds = divmod(int(value), 1_000_000)
+            return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+        moment: datetime = value
+        return moment.astimezone(UTC)
+
+
+def new_metadata() -> MetaData:
+    """Returns metadata whose constraints all have names, so that migrations can speak of them."""
+    return MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Trouble(StrEnum):
+    """What kind of failure a database reported, as far as the caller's next step depends on it."""
+
+    LOST = "lost"
+    """The connection failed, so whether the SQL commit happened is open."""
+    CONFLICT = "conflict"
+    """Another database transaction was in the way; the same work can be tried again."""
+    OTHER = "other"
+    """The data or the statement was refused; trying the same again fails the same way."""
+
+
+_CONFLICT_STATES = {"40001", "40P01", "55P03"}
+_LOST_STATES = {"57P01", "57P02", "57P03", "53300"}
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """Returns the kind of failure that `error`, raised by SQLAlchemy or its driver, stands for."""
+    if isinstance(error, OSError | TimeoutError):
+        return Trouble.LOST
+    if not isinstance(error, DBAPIError):
+        # A pool that has no connection to give within its time says so by SQLAlchemy's own error.
+        pool_empty = isinstance(error, SQLAlchemyError) and "QueuePool limit" in str(error)
+        return Trouble.LOST if pool_empty else Trouble.OTHER
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _CONFLICT_STATES or "database is locked" in str(error.orig):
+        return Trouble.CONFLICT
+    if error.connection_invalidated or state in _LOST_STATES or str(state).startswith("08"):
+        return Trouble.LOST
+    if state is None and isinstance(error, InterfaceError | OperationalError):
+        return Trouble.LOST
+    return Trouble.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A service's database: one engine to write and one to read."""
+
+    writer: AsyncEngine
+    reader: AsyncEngine
+    lock: IO[str] | None
+    """Held while this process has a SQLite file open; None on PostgreSQL."""
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection for reading; raises Unavailable when the database is away."""
+        with reachable():
+            async with self.reader.connect() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection in a database transaction, committed at the end of the block."""
+        with reachable():
+            async with self.writer.begin() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        """Closes all connections and lets other processes at a SQLite file."""
+        await self.reader.dispose()
+        if self.writer is not self.reader:
+            await self.writer.dispose()
+        if self.lock is not None:
+            self.lock.close()
+
+
+@contextlib.contextmanager
+def reachable() -> Any:
+    """Turns the failure to reach a database into Unavailable, and lets every other error pass."""
+    try:
+        yield
+    except (DBAPIError, SQLAlchemyError, OSError) as error:
+        if trouble_of(error) is Trouble.OTHER:
+            raise
+        raise Unavailable(
+            "DATABASE_UNAVAILABLE", "The database cannot be reached; repeat the call."
+        ) from error
+
+
+def parse_database_url(url: str) -> URL:
+    """Returns the URL of an asynchronous driver for `sqlite:////absolute/path` or `postgresql://…`.
+
+    Raises ValueError that says what is wrong, without the URL, which may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("must be sqlite:////absolute/path or postgresql://host/name") from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            if not parsed.database or not Path(parsed.database).is_absolute():
+                raise ValueError("must name an absolute path: sqlite:////absolute/path")
+            return parsed.set(drivername="sqlite+aiosqlite")
+        case "postgresql":
+            return parsed.set(drivername="postgresql+asyncpg")
+        case other:
+            raise ValueError(f"must be of sqlite or postgresql, not of {other}")
+
+
+def open_database(url: str) -> Database:
+    """Opens the database at `url`; connections are made when they are first needed.
+
+    A SQLite file is opened by one process at a time: another one ends here with exit code 2.
+    """
+    parsed = _parse_or_exit(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed)
+    engine = create_async_engine(
+        parsed,
+        pool_size=POOL_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": STATEMENT_TIMEOUT_S,
+            "server_settings": {
+                "application_name": "reelworks",
+                "idle_in_transaction_session_timeout": "15s",
+                "lock_timeout": "5s",
+                "synchronous_commit": "on",
+                "timezone": "UTC",
+            },
+        },
+    )
+    return Database(writer=engine, reader=engine, lock=None)
+
+
+async def read_clock(connection: AsyncConnection) -> datetime:
+    """Returns the database's time as it is now, not as it was when its transaction began."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)  # SQLite runs in this process and has no other clock.
+    moment: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return moment
+
+
+def _parse_or_exit(url: str) -> URL:
+    try:
+        return parse_database_url(url)
+    except ValueError as error:
+        exit_with(f"REELWORKS_DATABASE_URL: {error}")
+
+
+def _open_sqlite(url: URL) -> Database:
+    path = Path(str(url.database))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(path.name + ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        exit_with(f"REELWORKS_DATABASE_URL: {path} is in use by another process")
+    # One writer: SQLite has one write lock, and waiting for it in our queue is fair and quiet.
+    writer = create_async_engine(url, pool_size=1, max_overflow=0)
+    reader = create_async_engine(url, pool_size=SQLITE_READERS, max_overflow=0)
+    _configure_sqlite(writer, begin="BEGIN IMMEDIATE", read_only=False)
+    _configure_sqlite(reader, begin="BEGIN", read_only=True)
+    return Database(writer=writer, reader=reader, lock=lock)
+
+
+def _configure_sqlite(engine: AsyncEngine, begin: str, *, read_only: bool) -> None:
+    """Sets a SQLite engine up for durability, and for its locks to be taken where we say.
+
+    Reading first and asking for the write lock later would fail without waiting, so a writer begins
+    with BEGIN IMMEDIATE (https://docs.sqlalchemy.org/en/21/dialects/sqlite.html).
+    """
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # The driver sends no BEGIN of its own.
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"query_only = {'ON' if read_only else 'OFF'}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin_transaction(connection: Any) -> None:
+        connection.exec_driver_sql(begin)

@@ -1,0 +1,159 @@
+"""Writes many commands in one database transaction: whatever queued while the last one ran.
+
+There is no timer: a lone command is written at once, and under load the batches grow by themselves.
+Each caller gets its own answer after the SQL commit. N commands cost one fsync.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.runtime.database import Database, Trouble, trouble_of
+from services.runtime.errors import (
+    Conflict,
+    Overloaded,
+    ServiceError,
+    ServiceFailed,
+    Unavailable,
+)
+from services.runtime.telemetry import get_logger
+
+__all__ = ["GroupCommit"]
+
+CONFLICT_TRIES = 5
+CONFLICT_DELAY_S = 0.02
+LOST_TRIES = 2
+
+logger = get_logger(__name__)
+
+_Command = TypeVar("_Command")
+_Answer = TypeVar("_Answer")
+
+
+class GroupCommit(Generic[_Command, _Answer]):
+    """The one writer of a process: `submit` commands while `run` writes them.
+
+    `apply` gets a connection in a database transaction and the commands of a batch in order of
+    arrival, and returns for each its answer, or the exception that this command alone shall raise.
+    If `apply` itself raises, nothing of the batch is written: after a conflict or a lost connection
+    the whole batch is tried again; after anything else each command is tried by itself, so that the
+    culprit fails alone. All this is safe because every command can be repeated.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        apply: Callable[
+            [AsyncConnection, Sequence[_Command]], Awaitable[Sequence[_Answer | Exception]]
+        ],
+        *,
+        batch_max: int = 256,
+        queue_max: int = 10_000,
+    ) -> None:
+        self._database = database
+        self._apply = apply
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._queue: deque[tuple[_Command, asyncio.Future[_Answer]]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    async def submit(self, command: _Command) -> _Answer:
+        """Returns the answer to `command` once it is durable.
+
+        Raises Overloaded when too many wait, Conflict, Unavailable when the database is away, and
+        ServiceFailed after a defect. A caller that leaves before its batch began takes its command
+        with it; later it changes nothing.
+        """
+        if self._closing:
+            raise Unavailable("DATABASE_UNAVAILABLE", "The service is stopping; repeat the call.")
+        if len(self._queue) >= self._queue_max:
+            raise Overloaded("SERVICE_OVERLOADED", "Too many writes wait.")
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, answer))
+        self._wake.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Writes until `close` was called and nothing waits any more."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while batch := self._next_batch():
+                await self._write(batch)
+            if self._closing:
+                return
+
+    def close(self) -> None:
+        """Refuses new commands; `run` returns when those that wait are written."""
+        self._closing = True
+        self._wake.set()
+
+    def _next_batch(self) -> list[tuple[_Command, asyncio.Future[_Answer]]]:
+        batch: list[tuple[_Command, asyncio.Future[_Answer]]] = []
+        while self._queue and len(batch) < self._batch_max:
+            command, answer = self._queue.popleft()
+            if not answer.done():  # Else its caller left.
+                batch.append((command, answer))
+        return batch
+
+    async def _write(self, batch: Sequence[tuple[_Command, asyncio.Future[_Answer]]]) -> None:
+        """Writes a batch and gives each caller its answer or its error."""
+        try:
+            answers = await self._transact([command for command, _ in batch])
+        except ServiceError as error:
+            for _, answer in batch:
+                _settle(answer, error)
+        except Exception as error:
+            # command may fail.
+            if len(batch) > 1:
+                for item in batch:
+                    await self._write([item])
+                return
+            logger.exception("command failed", command=type(batch[0][0]).__name__, exc_info=error)
+            _settle(batch[0][1], ServiceFailed())
+        else:
+            for (_, answer), result in zip(batch, answers, strict=True):
+                _settle(answer, result)
+
+    async def _transact(self, commands: Sequence[_Command]) -> Sequence[_Answer | Exception]:
+        """Runs `apply` in a database transaction, again where that can help."""
+        conflicts = losses = 0
+        while True:
+            try:
+                async with self._database.writer.begin() as connection:
+                    return await self._apply(connection, commands)
+            except (SQLAlchemyError, OSError) as error:
+                match trouble_of(error):
+                    case Trouble.CONFLICT:
+                        conflicts += 1
+                        if conflicts == CONFLICT_TRIES:
+                            raise Conflict(
+                                "TRANSACTION_CONFLICT",
+                                "Others wrote the same rows; repeat the call.",
+                            ) from error
+                        await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_S * 2**conflicts))  # noqa: S311  Jitter.
+                    case Trouble.LOST:
+                        losses += 1
+                        logger.warning("database lost", commands=len(commands), error=repr(error))
+                        if losses == LOST_TRIES:
+                            raise Unavailable(
+                                "DATABASE_UNAVAILABLE",
+                                "The database cannot be reached; repeat the call.",
+                            ) from error
+                    case Trouble.OTHER:
+                        raise
+
+
+def _settle(answer: asyncio.Future[_Answer], result: _Answer | Exception) -> None:
+    if answer.done():  # Its caller left while the batch was written.
+        return
+    if isinstance(result, Exception):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)

@@ -1,0 +1,97 @@
+"""Brings the database of a service to its newest schema, with Alembic configured in code.
+
+Each service has a package `migrations` with `env.py`, which calls `run_environment`, and
+`versions/`. Nothing is read from the working directory, so it works from an installed wheel too.
+"""
+
+import asyncio
+
+from alembic import command, context
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, text
+
+from services.runtime.database import Database, open_database
+from services.runtime.telemetry import get_logger
+
+__all__ = ["migrate", "newest_revision", "require_newest", "run_environment"]
+
+ADVISORY_LOCK = 7_205_759_403
+"""Key of the PostgreSQL lock that lets one migration run at a time; any number of ours will do."""
+
+logger = get_logger(__name__)
+
+
+def migrate(service: str, database_url: str) -> None:
+    """Brings the database of `service` (`credits`, for example) to its newest revision.
+
+    Runs to the end or changes nothing; a second run finds nothing to do.
+    """
+    asyncio.run(_migrate(service, database_url))
+    logger.info("migrated", revision=newest_revision(service))
+
+
+def newest_revision(service: str) -> str:
+    """Returns the revision that the code of `service` needs."""
+    head = ScriptDirectory.from_config(_config(service)).get_current_head()
+    if head is None:
+        raise LookupError(f"services/{service}/migrations has no revision")
+    return head
+
+
+async def require_newest(database: Database, service: str) -> str | None:
+    """Returns what is wrong with the schema, and what to do about it; None if nothing is."""
+    wanted = newest_revision(service)
+    async with database.read() as connection:
+        present = await connection.run_sync(_present_revision)
+    if present == wanted:
+        return None
+    return (
+        f"REELWORKS_DATABASE_URL: the schema is at {present or 'no revision'}, {wanted} is needed; "
+        "run `reelworks migrate` first"
+    )
+
+
+def run_environment(metadata: MetaData) -> None:
+    """Runs the migrations that Alembic was asked for; called by each service's `env.py`."""
+    connection: Connection = context.config.attributes["connection"]
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        compare_type=True,
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _config(service: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", f"services.{service}:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+async def _migrate(service: str, database_url: str) -> None:
+    database = open_database(database_url)
+    try:
+        async with database.writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
+                )
+            await connection.run_sync(_upgrade, service)
+    finally:
+        await database.close()
+
+
+def _upgrade(connection: Connection, service: str) -> None:
+    config = _config(service)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _present_revision(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,0 +1,217 @@
+"""Runs a gRPC server from its first to its last call."""
+
+import asyncio
+import contextlib
+import faulthandler
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.runtime.calls import server_interceptors
+from services.runtime.settings import Settings, exit_with
+from services.runtime.telemetry import LogFormat, get_logger
+from services.runtime.validation import Check, Validator
+
+__all__ = ["ServedService", "Server", "ServerSettings", "is_loopback", "leave_on_signals", "run"]
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+METADATA_BYTES_MAX = 16 * 1024
+HANG_DUMP_MARGIN_S = 5.0
+
+logger = get_logger(__name__)
+
+
+class ServerSettings(Settings):
+    """Settings that every process with a gRPC server has."""
+
+    address: str
+    """Where the server listens: `host:port`, on a loopback address while it has no certificate."""
+    environment: str = "local"
+    """Name of the installation: 1 to 32 of `a-z 0-9 -`. `local` turns reflection on."""
+    log_format: LogFormat = "console"
+    """Lines for people, or JSON for programs."""
+    log_level: str = "INFO"
+    """Least severe lines that are written."""
+    drain_s: float = 5.0
+    """How long new calls are still answered after NOT_SERVING, for balancers to look away."""
+    grace_s: float = 20.0
+    """How long calls under way may take to end after that."""
+    calls_max: int = 1000
+    """How many unary calls are answered at once; those above are refused."""
+    streams_max: int = 1000
+    """How many streams are open at once; those above are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedService:
+    """One service of a server."""
+
+    name: str
+    """Full name, `package.Service`."""
+    register: Callable[[grpc.aio.Server], None]
+    """Adds its servicer to the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a process serves, and what it does besides."""
+
+    settings: ServerSettings
+    domain: str
+    """Domain of its errors, as in `ErrorInfo.domain`."""
+    services: Sequence[ServedService]
+    stopping: asyncio.Event
+    """Set when no call should begin a long wait any more: streams end by themselves then."""
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """What is checked of requests beyond their annotations, by full name of the message."""
+    message_bytes_max: int = MESSAGE_BYTES_MAX
+
+    async def serve(self, *companions: Coroutine[Any, Any, None]) -> None:
+        """Serves until SIGTERM or SIGINT, then leaves in the order that loses no call.
+
+        `companions` run meanwhile, as workers do, and should end when `stopping` is set. One that
+        fails takes the whole process down, since a service without its worker would only pretend.
+        """
+        leave = asyncio.Event()
+        leave_on_signals(leave)
+        server, health = self._build()
+        await server.start()
+        health.serving = True
+        logger.info("serving", address=self.settings.address)
+        tasks = [asyncio.create_task(companion) for companion in companions]
+        for task in tasks:
+            task.add_done_callback(lambda _: leave.set())
+        await leave.wait()
+
+        logger.info("leaving", drain_s=self.settings.drain_s)
+        # Should leaving hang, the stacks of all threads say where.
+        faulthandler.dump_traceback_later(
+            self.settings.drain_s + self.settings.grace_s + HANG_DUMP_MARGIN_S
+        )
+        health.leave()
+        await asyncio.sleep(self.settings.drain_s)
+        self.stopping.set()
+        health.stop()
+        await server.stop(self.settings.grace_s)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        faulthandler.cancel_dump_traceback_later()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        logger.info("left")
+
+    def _build(self) -> tuple[grpc.aio.Server, "_Health"]:
+        settings = self.settings
+        if not is_loopback(settings.address):
+            exit_with(
+                f"REELWORKS_ADDRESS: {settings.address} is not a loopback address; a server "
+                "without a certificate answers on this machine only"
+            )
+        server = grpc.aio.server(
+            interceptors=server_interceptors(
+                self.domain, Validator(self.checks), settings.calls_max, settings.streams_max
+            ),
+            options=[
+                ("grpc.so_reuseport", 0),  # Two services on one port is a mistake, not a pool.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                # Else quiet streams die of `too_many_pings`.
+                ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+                ("grpc.max_send_message_length", self.message_bytes_max),
+                ("grpc.max_receive_message_length", self.message_bytes_max),
+            ],
+        )
+        names = [service.name for service in self.services]
+        for service in self.services:
+            service.register(server)
+        health = _Health(names)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        if settings.environment == "local":
+            reflection.enable_server_reflection(
+                (*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+            )
+        try:
+            server.add_insecure_port(settings.address)
+        except RuntimeError:
+            exit_with(f"REELWORKS_ADDRESS: {settings.address} cannot be listened on; is it taken?")
+        logger.warning("plaintext: every caller on this machine is an operator")
+        return server, health
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    """Answers `grpc.health.v1`; its watches end when the process leaves.
+
+    The packaged servicer's do not, and would hold the server for the whole grace.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = {"", *names}
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.serving = False
+
+    def leave(self) -> None:
+        """Says NOT_SERVING from now on."""
+        self.serving = False
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Ends all watches."""
+        self._stopping.set()
+        self._changed.set()
+
+    async def Check(  # noqa: N802  gRPC's name.
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        """Answers the state of one service; NOT_FOUND for one that is not here."""
+        if request.service not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return self._answer()
+
+    async def Watch(  # noqa: N802  gRPC's name.
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """Streams the state of one service on every change."""
+        del context
+        if request.service not in self._names:
+            yield health_pb2.HealthCheckResponse(
+                status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            )
+        else:
+            yield self._answer()
+            await self._changed.wait()
+            yield self._answer()
+        await self._stopping.wait()
+
+    def _answer(self) -> health_pb2.HealthCheckResponse:
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if self.serving else states.NOT_SERVING)
+
+
+def leave_on_signals(leave: asyncio.Event) -> None:
+    """Sets `leave` on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave.set)
+
+
+def is_loopback(address: str) -> bool:
+    """Tells whether only this machine reaches `address`: `host:port` or `unix:path`."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Runs the main coroutine of a process on the fastest event loop."""
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(main)

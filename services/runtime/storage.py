@@ -1,0 +1,62 @@
+"""Keeps files: in a local folder, or wherever else a URL of obstore leads."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+__all__ = ["Storage", "open_storage"]
+
+THREADS_MAX = 8
+
+
+class Storage:
+    """Files by key; a key is written once and never changed.
+
+    obstore is used through threads: its asynchronous interface aborts the interpreter at exit.
+    """
+
+    def __init__(self, store: ObjectStore, base_uri: str) -> None:
+        self._store = store
+        self._base_uri = base_uri
+        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="storage")
+
+    async def put_new(self, key: str, file: Path) -> bool:
+        """Stores `file` under `key`; returns False, and changes nothing, if the key is taken."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._put_new, key, file
+        )
+
+    def link(self, key: str) -> str:
+        """Returns the address under which the file of `key` can be had."""
+        return f"{self._base_uri}/{key}"
+
+    def close(self) -> None:
+        """Waits for what is being stored."""
+        self._threads.shutdown()
+
+    def _put_new(self, key: str, file: Path) -> bool:
+        try:
+            obstore.put(self._store, key, file, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+
+def open_storage(url: str) -> Storage:
+    """Opens the storage at `url`: `file:///absolute/folder`, which is made if missing.
+
+    Raises ValueError that says what is wrong.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise ValueError("must name an absolute folder: file:///absolute/folder")
+        return Storage(LocalStore(parts.path, mkdir=True), url.rstrip("/"))
+    if not parts.scheme:
+        raise ValueError("must be an address, for example file:///absolute/folder")
+    return Storage(from_url(url), url.rstrip("/"))

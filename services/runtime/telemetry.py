@@ -1,0 +1,54 @@
+"""Sets up the log of a process: lines a person can read on a terminal, JSON elsewhere."""
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+
+__all__ = ["LogFormat", "configure_log", "get_logger"]
+
+LogFormat = Literal["console", "json"]
+
+
+def configure_log(service: str, log_format: LogFormat = "console", level: str = "INFO") -> None:
+    """Sends the log of this process, and of the libraries in it, to standard error.
+
+    Every line carries the name of the `service`. Call it once, first thing in `__main__`.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: list[Any]
+    if log_format == "json":
+        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        # Whoever runs the process adds colours of its own, `reelworks up` for one.
+        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for noisy in ("aiosqlite", "alembic.runtime", "httpcore", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Returns the logger of a module; `name` is the module's `__name__`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

@@ -1,0 +1,1 @@
+"""A stand-in for Replicate: its API, its webhooks and its file host, on loopback."""

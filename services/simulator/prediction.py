@@ -1,0 +1,216 @@
+"""What a prediction is, and what happens to it when; pure."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, assert_never
+
+from services.simulator.plan import Ending, Plan
+
+__all__ = [
+    "FINAL",
+    "Attempt",
+    "Prediction",
+    "Status",
+    "Step",
+    "finish",
+    "next_step",
+    "remove_data",
+    "run_elapsed_s",
+    "start",
+]
+
+TIME_LIMIT_S = 30 * 60.0
+"""Seconds of running, at speed 1, after which Replicate gives a prediction up."""
+FAILURE_SHARE = 0.4
+"""Share of its run after which a prediction that is to fail fails, or one that sticks sticks."""
+ATTEMPTS_KEPT = 64
+
+FAILURE_ERROR = "Prediction failed: the model ran out of memory (code: E1001)"
+UNSAFE_ERROR = (
+    "NSFW content detected. Try running it again, or try a different prompt. (code: E005)"
+)
+TIME_LIMIT_ERROR = "Prediction timed out: it ran for more than 30 minutes"
+
+
+class Status(StrEnum):
+    """The words of Replicate."""
+
+    STARTING = "starting"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+
+
+FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.ABORTED})
+
+
+class Step(StrEnum):
+    """What comes next in a prediction's life."""
+
+    START = "start"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    REFUSE = "refuse"
+    TIME_OUT = "time_out"
+    ABORT = "abort"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to deliver a webhook."""
+
+    event: str
+    webhook_id: str
+    at: float
+    """When it was sent, in seconds since the epoch."""
+    status: int | None
+    """HTTP status of the answer; None if there was none."""
+    failure: str | None
+    """Why there was no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One prediction; all times are seconds since the epoch."""
+
+    id: str
+    account: str
+    number: int
+    """Place among the predictions of its account: 1, 2, 3 …"""
+    model: str
+    version_id: str
+    """Which version runs."""
+    shown_version: str
+    """What the API says about it: `hidden` if it was asked for by the model's name."""
+    input: dict[str, Any]
+    request: str
+    """Body of the create request, as it came."""
+    prefer: str | None
+    """The `Prefer` header of the create request."""
+    webhook: str | None
+    events: frozenset[str]
+    """Events that a webhook is sent for."""
+    created_at: float
+    deadline: float | None
+    """When `Cancel-After` ends it."""
+    plan: Plan
+    status: Status = Status.STARTING
+    started_at: float | None = None
+    completed_at: float | None = None
+    predict_s: float | None = None
+    """Seconds of running at speed 1, once it has ended."""
+    error: str | None = None
+    data_removed: bool = False
+    settled: bool = False
+    """Whether nothing is left to be sent to the webhook."""
+    attempts: tuple[Attempt, ...] = field(default=())
+    """The webhooks sent so far, at most the latest 64."""
+
+    @property
+    def read_created_at(self) -> float:
+        """Returns the `created_at` that reads show, which differs from the create answer's."""
+        return self.created_at + self.plan.jitter_s
+
+
+def next_step(prediction: Prediction, speed: float) -> tuple[float, Step]:
+    """Returns what happens next to an unfinished prediction if nobody interferes, and when."""
+    match prediction.status:
+        case Status.STARTING:
+            at = prediction.created_at + prediction.plan.boot_s / speed
+            step = Step.ABORT if prediction.plan.ending is Ending.ABORT else Step.START
+            expired = Step.ABORT
+        case Status.PROCESSING:
+            assert prediction.started_at is not None
+            duration_s, step = _end_of_run(prediction.plan)
+            at = prediction.started_at + duration_s / speed
+            expired = Step.CANCEL
+        case Status.SUCCEEDED | Status.FAILED | Status.CANCELED | Status.ABORTED:
+            raise AssertionError("a finished prediction has no next step")
+        case _:
+            assert_never(prediction.status)
+    if prediction.deadline is not None and prediction.deadline <= at:
+        return prediction.deadline, expired
+    return at, step
+
+
+def run_elapsed_s(prediction: Prediction, now: float, speed: float) -> float:
+    """Returns for how long a prediction has been running, in seconds at speed 1."""
+    if prediction.predict_s is not None:
+        return prediction.predict_s
+    if prediction.started_at is None:
+        return 0.0
+    # Making the video can take longer than a very fast run should; the log does not tell.
+    return min((now - prediction.started_at) * speed, _end_of_run(prediction.plan)[0])
+
+
+def start(prediction: Prediction, now: float) -> Prediction:
+    """Returns the prediction after the model began to run."""
+    assert prediction.status is Status.STARTING
+    return replace(prediction, status=Status.PROCESSING, started_at=now)
+
+
+def finish(
+    prediction: Prediction, step: Step, now: float, speed: float, error: str | None = None
+) -> Prediction:
+    """Returns the prediction after the final `step`; `error` replaces the usual text of a
+    failure.
+    """
+    assert prediction.status not in FINAL
+    match step:
+        case Step.SUCCEED:
+            status = Status.SUCCEEDED
+        case Step.FAIL:
+            status, error = Status.FAILED, error or FAILURE_ERROR
+        case Step.REFUSE:
+            status, error = Status.FAILED, UNSAFE_ERROR
+        case Step.TIME_OUT:
+            status, error = Status.FAILED, TIME_LIMIT_ERROR
+        case Step.ABORT:
+            status = Status.ABORTED
+        case Step.CANCEL:
+            status = Status.CANCELED
+        case Step.START:
+            raise AssertionError("starting ends nothing")
+        case _:
+            assert_never(step)
+    return replace(
+        prediction,
+        status=status,
+        completed_at=now,
+        predict_s=run_elapsed_s(prediction, now, speed) if prediction.started_at else None,
+        error=error,
+    )
+
+
+def remove_data(prediction: Prediction) -> Prediction:
+    """Returns what is left of a finished prediction after its retention."""
+    assert prediction.status in FINAL
+    return replace(prediction, input={}, request="", data_removed=True)
+
+
+def with_attempt(prediction: Prediction, attempt: Attempt, settled: bool) -> Prediction:
+    """Returns the prediction with one more webhook attempt on record."""
+    return replace(
+        prediction,
+        attempts=(*prediction.attempts, attempt)[-ATTEMPTS_KEPT:],
+        settled=prediction.settled or settled,
+    )
+
+
+def _end_of_run(plan: Plan) -> tuple[float, Step]:
+    """Returns after how many seconds of running, at speed 1, which step ends a run."""
+    match plan.ending:
+        case Ending.SUCCESS | Ending.ABORT:
+            duration_s, step = plan.run_s, Step.SUCCEED
+        case Ending.UNSAFE:
+            duration_s, step = plan.run_s, Step.REFUSE
+        case Ending.FAILURE:
+            duration_s, step = plan.run_s * FAILURE_SHARE, Step.FAIL
+        case Ending.STUCK:
+            duration_s, step = TIME_LIMIT_S, Step.TIME_OUT
+        case _:
+            assert_never(plan.ending)
+    return (TIME_LIMIT_S, Step.TIME_OUT) if duration_s > TIME_LIMIT_S else (duration_s, step)

