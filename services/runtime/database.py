@@ -2,14 +2,25 @@
 
 import contextlib
 import fcntl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, event, text
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Integer,
+    MetaData,
+    Text,
+    event,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -25,8 +36,12 @@ from services.runtime.errors import Unavailable
 from services.runtime.settings import exit_with
 
 __all__ = [
+    "SQLITE_TABLE",
     "Database",
+    "Float64",
     "Instant",
+    "Int64",
+    "Key",
     "Trouble",
     "new_metadata",
     "open_database",
@@ -44,6 +59,16 @@ CACHED_STATEMENTS = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+# A STRICT table of SQLite takes only its own names of types; its INTEGER has 64 bits, its REAL too.
+Int64 = BigInteger().with_variant(Integer(), "sqlite")
+Float64: TypeEngine[Any] = Double().with_variant(REAL(), "sqlite")
+# Sorted by bytes, so that every replica sorts alike, which is the order in which rows are locked.
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+SQLITE_TABLE: Mapping[str, Any] = {"sqlite_strict": True, "sqlite_with_rowid": False}
+"""Options of every table: SQLite then keeps to declared types, and orders rows by primary key."""
+
+
 class Instant(TypeDecorator[datetime]):
     """A moment: timestamptz on PostgreSQL, whole microseconds since 1970 UTC on SQLite."""
 
@@ -53,7 +78,7 @@ class Instant(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Returns the column's type in `dialect`."""
         if dialect.name == "sqlite":
-            return dialect.type_descriptor(BigInteger())
+            return dialect.type_descriptor(Integer())
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:

@@ -71,23 +71,24 @@ class Server:
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What is checked of requests beyond their annotations, by full name of the message."""
     message_bytes_max: int = MESSAGE_BYTES_MAX
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to make the server leave; SIGTERM and SIGINT set it."""
 
     async def serve(self, *companions: Coroutine[Any, Any, None]) -> None:
-        """Serves until SIGTERM or SIGINT, then leaves in the order that loses no call.
+        """Serves until `leave` is set, then leaves in the order that loses no call.
 
         `companions` run meanwhile, as workers do, and should end when `stopping` is set. One that
         fails takes the whole process down, since a service without its worker would only pretend.
         """
-        leave = asyncio.Event()
-        leave_on_signals(leave)
+        leave_on_signals(self.leave)
         server, health = self._build()
         await server.start()
         health.serving = True
         logger.info("serving", address=self.settings.address)
         tasks = [asyncio.create_task(companion) for companion in companions]
         for task in tasks:
-            task.add_done_callback(lambda _: leave.set())
-        await leave.wait()
+            task.add_done_callback(lambda _: self.leave.set())
+        await self.leave.wait()
 
         logger.info("leaving", drain_s=self.settings.drain_s)
         # Should leaving hang, the stacks of all threads say where.

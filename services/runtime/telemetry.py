@@ -23,11 +23,20 @@ def configure_log(service: str, log_format: LogFormat = "console", level: str = 
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[Any]
+    # Stacks without the values of variables, which may be secrets or what people wrote.
     if log_format == "json":
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderer = [
+            structlog.processors.ExceptionRenderer(stacks),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
         # Whoever runs the process adds colours of its own, `reelworks up` for one.
-        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        renderer = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],

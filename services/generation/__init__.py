@@ -1,0 +1,1 @@
+"""The generation service: a durable saga around every prediction of the provider."""

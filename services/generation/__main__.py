@@ -1,0 +1,178 @@
+"""Starts the generation service: `python -m services.generation`, or `… migrate` for its schema."""
+
+import asyncio
+import sys
+
+from reelworks.credits.v1 import credits_pb2_grpc
+from reelworks.generation.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    prediction_event_pb2,
+    prediction_event_pb2_grpc,
+)
+
+from services.generation.archive import Archive
+from services.generation.catalog import Catalog, load_catalog
+from services.generation.claims import Claims
+from services.generation.history import History
+from services.generation.replicate import Replicate
+from services.generation.requests import checks
+from services.generation.servicer import (
+    DOMAIN,
+    GenerationServicer,
+    Links,
+    PredictionEventServicer,
+)
+from services.generation.settings import DatabaseSettings, GenerationSettings
+from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
+from services.generation.state import Generation
+from services.generation.store import Store
+from services.generation.submission import Callbacks, Submission
+from services.generation.watchers import Watchers
+from services.generation.worker import Worker
+from services.runtime.callback import parse_keys
+from services.runtime.channel import connect
+from services.runtime.database import Database, open_database
+from services.runtime.migrations import migrate, require_newest
+from services.runtime.server import ServedService, Server, run
+from services.runtime.settings import exit_with, load_settings
+from services.runtime.shielding import Shielded
+from services.runtime.storage import Storage, open_storage
+from services.runtime.telemetry import configure_log
+
+__all__ = ["main"]
+
+EVENT_BYTES_MAX = 9 * 1024 * 1024
+"""Bodies of webhooks have up to 8 MiB."""
+
+
+def main() -> None:
+    """Serves until SIGTERM; with the argument `migrate`, brings the schema up to date instead."""
+    match sys.argv[1:]:
+        case []:
+            settings = load_settings(GenerationSettings)
+            configure_log("generation", settings.log_format, settings.log_level)
+            run(serve(settings))
+        case ["migrate"]:
+            configure_log("generation")
+            migrate("generation", load_settings(DatabaseSettings).database_url)
+        case _:
+            exit_with("usage: python -m services.generation [migrate]")
+
+
+async def serve(settings: GenerationSettings) -> None:
+    """Serves and works until SIGTERM."""
+    key, storage, catalog = _read_key(settings), _open_storage(settings), load_catalog()
+    database = open_database(settings.database_url)
+    channel = connect(settings.credits_address, CREDITS_DEADLINES_S)
+    timing = settings.timing
+    provider = Replicate(
+        settings.replicate_api_token, settings.replicate_base_url, timing.provider_call_s
+    )
+    archive = Archive(
+        storage, settings.replicate_api_token, settings.origins, timing.archive_call_s
+    )
+    callbacks = Callbacks(settings.webhook_public_url, key, settings.environment)
+    try:
+        problem = await require_newest(database, "generation")
+        if problem is not None:
+            exit_with(problem)
+        settlement = Settlement(credits_pb2_grpc.CreditsServiceStub(channel))
+        parts = _Parts(settings, database, settlement, catalog, provider, archive, callbacks)
+        await parts.serve()
+    finally:
+        await provider.close()
+        await archive.close()
+        await channel.close()
+        storage.close()
+        await database.close()
+
+
+class _Parts:
+    """Everything that serves and works, wired."""
+
+    def __init__(
+        self,
+        settings: GenerationSettings,
+        database: Database,
+        settlement: Settlement,
+        catalog: Catalog,
+        provider: Replicate,
+        archive: Archive,
+        callbacks: Callbacks,
+    ) -> None:
+        timing, stopping = settings.timing, asyncio.Event()
+        claims = Claims(database, timing, settings.gate_policy)
+        history = History(database)
+        self._shielded = Shielded()
+        self._watchers = Watchers(history, stopping)
+        self._store = Store(database, timing, self._changed)
+        submission = Submission(provider, catalog, callbacks, claims.pause_creates)
+        self._worker = Worker(
+            self._store, claims, settlement, submission, provider, archive, timing, stopping
+        )
+        generations = GenerationServicer(
+            self._store,
+            history,
+            self._watchers,
+            catalog,
+            settlement,
+            self._shielded,
+            Links(archive.link),
+        )
+        events = PredictionEventServicer(self._store)
+        self._server = Server(
+            settings=settings,
+            domain=DOMAIN,
+            services=[
+                ServedService(
+                    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
+                    lambda server: generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+                        generations, server
+                    ),
+                ),
+                ServedService(
+                    prediction_event_pb2.DESCRIPTOR.services_by_name[
+                        "PredictionEventService"
+                    ].full_name,
+                    lambda server: (
+                        prediction_event_pb2_grpc.add_PredictionEventServiceServicer_to_server(
+                            events, server
+                        )
+                    ),
+                ),
+            ],
+            stopping=stopping,
+            checks=checks(catalog),
+            message_bytes_max=EVENT_BYTES_MAX,
+        )
+
+    async def serve(self) -> None:
+        """Serves and works until SIGTERM; the writer outlives the last call and the last effect."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store.writer.run())
+            await self._server.serve(self._worker.run(), self._watchers.run())
+            await self._shielded.drain()
+            self._store.writer.close()
+
+    def _changed(self, generation: Generation) -> None:
+        self._watchers.publish(generation)
+        self._worker.wake()
+
+
+def _read_key(settings: GenerationSettings) -> bytes:
+    try:
+        return parse_keys(settings.callback_keys_file.read_text("ascii"))[0]
+    except (OSError, ValueError) as error:
+        exit_with(f"REELWORKS_CALLBACK_KEYS_FILE: {settings.callback_keys_file}: {error}")
+
+
+def _open_storage(settings: GenerationSettings) -> Storage:
+    try:
+        return open_storage(settings.storage_url)
+    except ValueError as error:
+        exit_with(f"REELWORKS_STORAGE_URL: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The models that can be asked for, what they cost, and how a request becomes a model's input.
+
+The catalog is data (`catalog.toml`), and so is the input schema of each model (`schemas/*.json`, in
+the form of `components.schemas` that Replicate publishes with every model). What the caller asked
+for is mapped onto the keys that the schema has: a value that the caller chose and the schema lacks
+is refused before anything is reserved.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from services.generation.state import Kind, Request
+
+__all__ = ["Catalog", "Model", "Problem", "Reason", "Variant", "load_catalog"]
+
+PROMPT_CHARACTERS_MIN = 10
+PROMPT_CHARACTERS_MAX = 500
+IMAGE_URI_CHARACTERS_MAX = 2048
+SEED_MAX = 2**31 - 1
+OPTIONAL_PARAMETERS = ("negative_prompt", "aspect_ratio", "seed")
+
+
+class Reason(StrEnum):
+    """Why a request cannot be made; the names are values of the contract's ErrorReason."""
+
+    INVALID_FIELD = "INVALID_FIELD"
+    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
+    RESOLUTION_NOT_SUPPORTED = "RESOLUTION_NOT_SUPPORTED"
+    PARAMETER_NOT_SUPPORTED = "PARAMETER_NOT_SUPPORTED"
+    IMAGE_NOT_ACCEPTED = "IMAGE_NOT_ACCEPTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one field of a request."""
+
+    field: str
+    rule: str
+    """What the field must be, as the end of a sentence that begins with its name."""
+    reason: Reason = Reason.INVALID_FIELD
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model at one resolution."""
+
+    resolution: str
+    price_credits: int
+    provider_model: str
+    """`owner/name` at Replicate."""
+    schemas: Mapping[str, Any]
+    """The input schema under `Input`, and the enums that it refers to."""
+    schema_sha256: str
+    """Digest of the canonical JSON of `schemas`."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The optional fields of a request that this model has."""
+        return tuple(name for name in OPTIONAL_PARAMETERS if name in self._properties)
+
+    def aspect_ratios(self) -> tuple[str, ...]:
+        """Returns the aspect ratios that can be chosen."""
+        return tuple(self._choices("aspect_ratio"))
+
+    def build_input(self, request: Request, seed: int) -> dict[str, Any]:
+        """Returns the model's input for `request`; `seed` is that of the attempt."""
+        wanted = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt or None,
+            "image": request.image_uri or None,
+            "aspect_ratio": request.aspect_ratio or None,
+            # Only the model that makes several sizes has this key; others are one size each.
+            "resolution": request.resolution,
+            "seed": seed,
+        }
+        return {
+            key: value
+            for key, value in wanted.items()
+            if value is not None and key in self._properties
+        }
+
+    @property
+    def _properties(self) -> Mapping[str, Any]:
+        properties: Mapping[str, Any] = self.schemas["Input"]["properties"]
+        return properties
+
+    def _choices(self, key: str) -> list[str]:
+        """Returns the enum of a key, written in place or referred to."""
+        schema = self._properties.get(key, {})
+        for part in (schema, *schema.get("allOf", ())):
+            if "enum" in part:
+                return list(part["enum"])
+            if "$ref" in part:
+                name = part["$ref"].rpartition("/")[2]
+                return list(self.schemas.get(name, {}).get("enum", ()))
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked for."""
+
+    model: str
+    display_name: str
+    kind: Kind
+    variants: tuple[Variant, ...]
+    """One a resolution, cheapest first."""
+
+    def variant(self, resolution: str) -> Variant | None:
+        """Returns the model at `resolution`; None if it makes no such size."""
+        return next((v for v in self.variants if v.resolution == resolution), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All models, in the order in which they should be offered."""
+
+    models: tuple[Model, ...]
+
+    def find(self, model: str) -> Model | None:
+        """Returns the model of that name; None if there is none."""
+        return next((m for m in self.models if m.model == model), None)
+
+    def variant_of(self, request: Request) -> Variant:
+        """Returns what a request that was found possible asks for.
+
+        Raises LookupError if the catalog has lost it since.
+        """
+        model = self.find(request.model)
+        variant = model.variant(request.resolution) if model else None
+        if variant is None:
+            raise LookupError(f"the catalog has no {request.model} at {request.resolution}")
+        return variant
+
+    def problems(self, request: Request) -> Iterator[Problem]:
+        """Yields everything that keeps `request` from being made."""
+        yield from _text_problems(request)
+        model = self.find(request.model)
+        if model is None:
+            yield Problem(
+                "model",
+                f"must be one of {', '.join(m.model for m in self.models)}",
+                Reason.MODEL_NOT_FOUND,
+                (("model", request.model),),
+            )
+            return
+        if request.kind is not model.kind:
+            yield Problem("kind", f"must be {model.kind} for {model.model}")
+        yield from _image_problems(request, model.kind)
+        variant = model.variant(request.resolution)
+        if variant is None:
+            yield Problem(
+                "resolution",
+                f"must be one of {', '.join(v.resolution for v in model.variants)} "
+                f"for {model.model}",
+                Reason.RESOLUTION_NOT_SUPPORTED,
+                (("model", model.model), ("resolution", request.resolution)),
+            )
+            return
+        yield from _parameter_problems(request, model, variant)
+
+
+def load_catalog() -> Catalog:
+    """Returns the catalog that the package carries; raises ValueError if it is malformed."""
+    here = files("services.generation")
+    document = tomllib.loads(here.joinpath("catalog.toml").read_text("utf-8"))
+    return Catalog(
+        models=tuple(
+            Model(
+                model=entry["model"],
+                display_name=entry["display_name"],
+                kind=Kind(entry["kind"]),
+                variants=tuple(
+                    _variant(size, here.joinpath("schemas", size["schema"]).read_bytes())
+                    for size in entry["resolutions"]
+                ),
+            )
+            for entry in document["models"]
+        )
+    )
+
+
+def _variant(size: Mapping[str, Any], content: bytes) -> Variant:
+    schemas = json.loads(content)["schemas"]
+    canonical = json.dumps(schemas, sort_keys=True, separators=(",", ":")).encode()
+    if size["price_credits"] < 1:
+        raise ValueError(f"price_credits of {size['provider_model']} must be at least 1")
+    return Variant(
+        resolution=size["resolution"],
+        price_credits=size["price_credits"],
+        provider_model=size["provider_model"],
+        schemas=schemas,
+        schema_sha256=sha256(canonical).hexdigest(),
+    )
+
+
+def _text_problems(request: Request) -> Iterator[Problem]:
+    if not PROMPT_CHARACTERS_MIN <= len(request.prompt) <= PROMPT_CHARACTERS_MAX:
+        yield Problem(
+            "prompt",
+            f"must have {PROMPT_CHARACTERS_MIN} to {PROMPT_CHARACTERS_MAX} characters, "
+            f"has {len(request.prompt)}",
+        )
+    if len(request.negative_prompt) > PROMPT_CHARACTERS_MAX:
+        yield Problem(
+            "negative_prompt",
+            f"must have at most {PROMPT_CHARACTERS_MAX} characters, "
+            f"has {len(request.negative_prompt)}",
+        )
+    for name in ("prompt", "negative_prompt"):
+        if "\0" in getattr(request, name):
+            yield Problem(name, "must not contain the character U+0000")
+    if request.seed is not None and not 0 <= request.seed <= SEED_MAX:
+        yield Problem("seed", f"must be between 0 and {SEED_MAX}")
+
+
+def _image_problems(request: Request, kind: Kind) -> Iterator[Problem]:
+    reason = Reason.IMAGE_NOT_ACCEPTED
+    address = request.image_uri
+    if kind is Kind.TEXT_TO_VIDEO:
+        if address:
+            yield Problem("image_uri", "must be empty for text to video", reason)
+    elif not address:
+        yield Problem("image_uri", "must be set for image to video", reason)
+    elif len(address) > IMAGE_URI_CHARACTERS_MAX:
+        yield Problem(
+            "image_uri", f"must have at most {IMAGE_URI_CHARACTERS_MAX} characters", reason
+        )
+    elif not _is_https(address):
+        yield Problem("image_uri", "must be an https address", reason)
+
+
+def _is_https(address: str) -> bool:
+    """Tells whether `address` names a host by https; it is never fetched here."""
+    scheme, _, rest = address.partition("://")
+    host = rest.partition("/")[0]
+    plain = address.isascii() and address.isprintable() and " " not in address
+    return scheme.lower() == "https" and bool(host) and plain
+
+
+def _parameter_problems(request: Request, model: Model, variant: Variant) -> Iterator[Problem]:
+    for name in OPTIONAL_PARAMETERS:
+        chosen = getattr(request, name) not in ("", None)
+        if chosen and name not in variant.parameters:
+            yield Problem(
+                name,
+                f"must not be set: {model.model} has no such parameter",
+                Reason.PARAMETER_NOT_SUPPORTED,
+                (("model", model.model), ("parameter", name)),
+            )
+    ratios = variant.aspect_ratios()
+    if request.aspect_ratio and ratios and request.aspect_ratio not in ratios:
+        yield Problem("aspect_ratio", f"must be one of {', '.join(ratios)}")

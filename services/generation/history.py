@@ -1,0 +1,126 @@
+"""Reads generations: one, a page of a user's history, or what changed lately."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, or_, select, tuple_
+
+from services.generation import tables
+from services.generation.rows import generation_of
+from services.generation.state import Generation, Kind, Stage, Status, status_of
+from services.runtime.database import Database, read_clock
+
+__all__ = ["Cursor", "History"]
+
+UNFINISHED_MAX = 1000
+"""How many unfinished generations of a user are sent at once; the rest come as they change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The place of a generation in a user's history."""
+
+    created_at: datetime
+    generation_id: str
+
+
+class History:
+    """Reads from the tables of the generation service."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def clock(self) -> datetime:
+        """Returns the database's time."""
+        async with self._database.read() as connection:
+            return await read_clock(connection)
+
+    async def find(self, user_id: str, generation_id: str) -> Generation | None:
+        """Returns a user's generation; None if the user has none of that id."""
+        columns = tables.generations.c
+        found = await self._select(
+            columns.generation_id == generation_id, columns.user_id == user_id, limit=1
+        )
+        return found[0] if found else None
+
+    async def page(
+        self,
+        user_id: str,
+        limit: int,
+        status: Status | None = None,
+        kind: Kind | None = None,
+        after: Cursor | None = None,
+    ) -> list[Generation]:
+        """Returns a user's generations behind `after`, newest first, without refused ones."""
+        columns = tables.generations.c
+        conditions = [columns.user_id == user_id, columns.stage != Stage.REJECTED.value]
+        if status is not None:
+            conditions.append(_has_status(status))
+        if kind is not None:
+            conditions.append(columns.kind == kind.value)
+        if after is not None:
+            place = tuple_(columns.created_at, columns.generation_id)
+            conditions.append(place < tuple_(after.created_at, after.generation_id))
+        return await self._select(
+            *conditions,
+            order=(columns.created_at.desc(), columns.generation_id.desc()),
+            limit=limit,
+        )
+
+    async def to_watch(
+        self, user_id: str, generation_ids: Collection[str], updated_since: datetime | None
+    ) -> list[Generation]:
+        """Returns what a watcher needs first: those it names, the unfinished, the updated."""
+        columns = tables.generations.c
+        unfinished = columns.due_at.is_not(None) | (columns.stage == Stage.PARKED.value)
+        known = await self._select(
+            columns.user_id == user_id,
+            unfinished,
+            order=(columns.created_at.desc(),),
+            limit=UNFINISHED_MAX,
+        )
+        if generation_ids:
+            named = columns.generation_id.in_(sorted(generation_ids))
+            known += await self._select(columns.user_id == user_id, named)
+        if updated_since is not None:
+            known += await self.changed({user_id}, updated_since)
+        return list({generation.generation_id: generation for generation in known}.values())
+
+    async def changed(self, user_ids: Collection[str], since: datetime) -> list[Generation]:
+        """Returns the generations of some users that changed visibly since a moment."""
+        columns = tables.generations.c
+        return await self._select(
+            columns.user_id.in_(sorted(user_ids)),
+            columns.updated_at >= since,
+            order=(columns.updated_at,),
+        )
+
+    async def _select(
+        self,
+        *conditions: ColumnElement[bool],
+        order: Sequence[ColumnElement[object]] = (),
+        limit: int | None = None,
+    ) -> list[Generation]:
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(tables.generations).where(*conditions).order_by(*order).limit(limit)
+            )
+            return [generation_of(row) for row in found.mappings()]
+
+
+def _has_status(status: Status) -> ColumnElement[bool]:
+    """Returns the condition that a generation has a public status."""
+    columns = tables.generations.c
+    return or_(
+        *(
+            and_(columns.stage.in_(stages), condition)
+            for submitted, condition in (
+                (True, columns.submitted_at.is_not(None)),
+                (False, columns.submitted_at.is_(None)),
+            )
+            if (stages := [s.value for s in Stage if status_of(s, submitted=submitted) is status])
+        ),
+        # A status that no stage has matches nothing.
+        columns.generation_id.is_(None),
+    )

@@ -1,0 +1,1 @@
+"""The schema of the generation service, step by step."""

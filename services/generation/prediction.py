@@ -1,0 +1,192 @@
+"""Reads what the provider says about a prediction, wherever it says it.
+
+The same function reads create answers, polls, list items and webhooks. Only `id` and `status` are
+required; any other field of a wrong type counts as absent and is named in `oddities`, so a change
+at the provider costs a log line and not a paid prediction.
+
+https://replicate.com/docs/reference/http#predictions.get
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["FINAL_STATUSES", "NotAPrediction", "Prediction", "parse_prediction"]
+
+ID_CHARACTERS_MAX = 64
+STATUS_CHARACTERS_MAX = 64
+ERROR_CHARACTERS_MAX = 500
+LOG_TAIL_CHARACTERS = 4_000
+
+FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "aborted"})
+_RUNNING = "processing"
+
+# The form that tqdm writes, and that the provider's own client reads: ` 37%|███▋   | 11/30 [00:1`.
+_PROGRESS = re.compile(r"(\d{1,3})%\s*\|[^|\n]*\|\s*\d+/\d+")
+
+
+class NotAPrediction(Exception):
+    """The bytes are not a prediction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was said about a prediction at one moment."""
+
+    job_id: str
+    """The provider's id of it."""
+    status: str
+    """The provider's word; words that we do not know are kept, and are not final."""
+    output_url: str | None = None
+    """Address of the video, for an hour after the end."""
+    error: str | None = None
+    """Why it failed, in the provider's words, cut at 500 characters."""
+    progress_percent: int | None = None
+    """0 to 100, from the log's last progress line."""
+    started_at: datetime | None = None
+    seed: int | None = None
+    """The seed in the echoed input."""
+    callback_query: str | None = None
+    """The query of the webhook address that was given at the create, where it is echoed."""
+    data_removed: bool = False
+    """Whether input and output were removed, as they are an hour after the end."""
+    oddities: tuple[str, ...] = field(default=())
+    """Names of fields that had an unexpected type."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status in FINAL_STATUSES
+
+    @property
+    def is_processing(self) -> bool:
+        """Whether the model runs, as opposed to waiting or booting."""
+        return self.status == _RUNNING
+
+
+def parse_prediction(body: bytes) -> Prediction:
+    """Returns what `body` says; raises NotAPrediction, and nothing else, if it is none."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NotAPrediction("not JSON") from error
+    return read_prediction(document)
+
+
+def read_prediction(document: object) -> Prediction:
+    """Returns what a JSON value says; raises NotAPrediction, and nothing else, if it is none."""
+    if not isinstance(document, dict):
+        raise NotAPrediction("not a JSON object")
+    job_id, status = document.get("id"), document.get("status")
+    if not isinstance(job_id, str) or not 1 <= len(job_id) <= ID_CHARACTERS_MAX:
+        raise NotAPrediction("id is no string of 1 to 64 characters")
+    if not (job_id.isprintable() and job_id.isascii()):
+        raise NotAPrediction("id has characters that cannot be printed")
+    if not isinstance(status, str) or not 1 <= len(status) <= STATUS_CHARACTERS_MAX:
+        raise NotAPrediction("status is no string of 1 to 64 characters")
+    fields = _Fields(document)
+    logs = fields.text("logs")
+    echoed_input = fields.mapping("input")
+    webhook = fields.text("webhook")
+    return Prediction(
+        job_id=job_id,
+        status=_printable(status),
+        output_url=fields.address("output"),
+        error=_error_text(document.get("error")),
+        progress_percent=_progress(logs),
+        started_at=fields.moment("started_at"),
+        seed=_seed(echoed_input),
+        callback_query=_query(webhook),
+        data_removed=document.get("data_removed") is True,
+        oddities=tuple(fields.oddities),
+    )
+
+
+class _Fields:
+    """Reads the fields of an object and notes those of an unexpected type."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self.oddities: list[str] = []
+
+    def text(self, name: str) -> str | None:
+        value = self._document.get(name)
+        if value is None or isinstance(value, str):
+            return value
+        self._odd(name)
+        return None
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        value = self._document.get(name)
+        if isinstance(value, dict):
+            return value
+        if value is not None:
+            self._odd(name)
+        return {}
+
+    def moment(self, name: str) -> datetime | None:
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            moment: datetime | None = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self._odd(name)
+            return None
+        return moment
+
+    def address(self, name: str) -> str | None:
+        """Returns an address given as a string, or as the first string of a list."""
+        value = self._document.get(name)
+        if isinstance(value, list):
+            value = next((item for item in value if isinstance(item, str)), None)
+        if value is None:
+            return None
+        if not isinstance(value, str) or _query_of(value) is None:
+            self._odd(name)
+            return None
+        return value
+
+    def _odd(self, name: str) -> None:
+        self.oddities.append(name)
+
+
+def _error_text(value: object) -> str | None:
+    """Returns the error as text: it is a string by the book, and anything in practice."""
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _printable(text)[:ERROR_CHARACTERS_MAX]
+
+
+def _printable(text: str) -> str:
+    """Returns `text` without what databases and terminals choke on."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _progress(logs: str | None) -> int | None:
+    lines = _PROGRESS.findall((logs or "")[-LOG_TAIL_CHARACTERS:])
+    return min(int(lines[-1]), 100) if lines else None
+
+
+def _seed(echoed_input: dict[str, Any]) -> int | None:
+    seed = echoed_input.get("seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def _query(address: str | None) -> str | None:
+    return None if address is None else _query_of(address) or None
+
+
+def _query_of(address: str) -> str | None:
+    """Returns the query of an address; None if it is none."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    return parts.query if parts.scheme and parts.netloc else None

@@ -1,0 +1,163 @@
+"""Reads requests of the contract, and says what is wrong with those that cannot be answered.
+
+What a request must hold is declared in the contract; here is what annotations cannot express.
+"""
+
+import base64
+import binascii
+import hashlib
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
+
+from services.generation.catalog import Catalog
+from services.generation.history import Cursor
+from services.generation.state import Kind, Request, Status
+from services.runtime.errors import FieldViolation, InvalidRequest
+from services.runtime.validation import Check
+
+__all__ = [
+    "checks",
+    "cursor_in",
+    "kind_of",
+    "page_token",
+    "request_of",
+    "status_filter",
+]
+
+ATTEMPT_MAX = 999
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TOKEN = struct.Struct(">Q36s8s")
+
+_Kinds = generation_pb2.Generation.Kind
+_Statuses = generation_pb2.Generation.Status
+_Word = TypeVar("_Word", Kind, Status)
+
+
+def request_of(message: generation_pb2.CreateGenerationRequest) -> Request:
+    """Returns what a checked message asks for."""
+    kind = kind_of(message.kind)
+    assert kind is not None, "the kind was checked"
+    return _request(message, kind)
+
+
+def kind_of(value: _Kinds) -> Kind | None:
+    """Returns the kind of a message; None if it is unspecified or not known."""
+    return _word(Kind, _Kinds.Name, value)
+
+
+def status_filter(value: _Statuses) -> Status | None:
+    """Returns the status of a message; None if it is unspecified or not known."""
+    return _word(Status, _Statuses.Name, value)
+
+
+def checks(catalog: Catalog) -> Mapping[str, Check]:
+    """Returns what is checked of each request, by full name of its message."""
+
+    def check_create(message: generation_pb2.CreateGenerationRequest) -> Iterator[FieldViolation]:
+        kind = kind_of(message.kind)
+        if kind is None:
+            yield FieldViolation("kind", "must be TEXT_TO_VIDEO or IMAGE_TO_VIDEO")
+        # Without a kind the rest is judged all the same, since every bad field is named at once.
+        for problem in catalog.problems(_request(message, kind or Kind.TEXT_TO_VIDEO)):
+            if kind is not None or problem.field not in ("kind", "image_uri"):
+                yield FieldViolation(
+                    problem.field, problem.rule, problem.reason, dict(problem.metadata)
+                )
+
+    return {
+        _name(generation_pb2.CreateGenerationRequest): check_create,
+        _name(generation_pb2.ListGenerationsRequest): _check_list,
+        _name(generation_pb2.WatchGenerationsRequest): _check_watch,
+        _name(prediction_event_pb2.DeliverPredictionEventRequest): _check_deliver,
+    }
+
+
+def page_token(request: generation_pb2.ListGenerationsRequest, last: Cursor) -> str:
+    """Returns the token of the page behind `last`, good for the filter of `request` only."""
+    microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
+    packed = _TOKEN.pack(microseconds, last.generation_id.encode(), _filter_digest(request))
+    return base64.urlsafe_b64encode(packed).decode()
+
+
+def cursor_in(request: generation_pb2.ListGenerationsRequest) -> Cursor | None:
+    """Returns the place that the token of `request` stands for; None for the first page.
+
+    Raises InvalidRequest if it is no token of this filter.
+    """
+    if not request.page_token:
+        return None
+    try:
+        packed = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
+        microseconds, generation_id, digest = _TOKEN.unpack(packed)
+        created_at = _EPOCH + timedelta(microseconds=microseconds)
+        cursor = Cursor(created_at, generation_id.decode("ascii"))
+    except (binascii.Error, ValueError, struct.error, OverflowError):
+        digest, cursor = b"", None
+    if cursor is None or digest != _filter_digest(request):
+        raise InvalidRequest(
+            [FieldViolation("page_token", "must be the next_page_token of the same request")]
+        )
+    return cursor
+
+
+def _request(message: generation_pb2.CreateGenerationRequest, kind: Kind) -> Request:
+    return Request(
+        kind=kind,
+        model=message.model,
+        resolution=message.resolution,
+        prompt=message.prompt.strip(),
+        negative_prompt=message.negative_prompt.strip(),
+        image_uri=message.image_uri,
+        aspect_ratio=message.aspect_ratio,
+        seed=message.seed if message.HasField("seed") else None,
+    )
+
+
+def _check_list(message: generation_pb2.ListGenerationsRequest) -> Iterator[FieldViolation]:
+    if message.status and status_filter(message.status) is None:
+        yield FieldViolation("status", "must be a status that this service knows")
+    if message.kind and kind_of(message.kind) is None:
+        yield FieldViolation("kind", "must be TEXT_TO_VIDEO or IMAGE_TO_VIDEO")
+
+
+def _check_watch(message: generation_pb2.WatchGenerationsRequest) -> Iterator[FieldViolation]:
+    if message.HasField("updated_after"):
+        yield from _check_time("updated_after", message.updated_after)
+
+
+def _check_deliver(
+    message: prediction_event_pb2.DeliverPredictionEventRequest,
+) -> Iterator[FieldViolation]:
+    if message.generation_id and not 1 <= message.attempt <= ATTEMPT_MAX:
+        yield FieldViolation("attempt", f"must be between 1 and {ATTEMPT_MAX}")
+    if not message.generation_id and message.attempt:
+        yield FieldViolation("attempt", "must be 0 without a generation_id")
+    yield from _check_time("received_time", message.received_time)
+
+
+def _check_time(field: str, value: Any) -> Iterator[FieldViolation]:
+    try:
+        value.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        yield FieldViolation(field, "must be a time between the years 1 and 9999")
+
+
+def _filter_digest(request: generation_pb2.ListGenerationsRequest) -> bytes:
+    words = f"{request.user_id}|{request.status}|{request.kind}"
+    return hashlib.sha256(words.encode()).digest()[:8]
+
+
+def _word(words: type[_Word], name: Callable[[Any], str], value: int) -> _Word | None:
+    try:
+        return words(name(value))
+    except ValueError:
+        return None
+
+
+def _name(message: Any) -> str:
+    name: str = message.DESCRIPTOR.full_name
+    return name

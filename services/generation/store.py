@@ -1,0 +1,383 @@
+"""Writes what happens to generations: many commands in one database transaction.
+
+Locks are taken in one order everywhere, or replicas would deadlock: new rows and events sorted by
+their keys, then generations sorted. The clock is read after the locks. Claims are in `claims.py`,
+reads in `history.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Table, bindparam, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.generation import tables
+from services.generation.commands import (
+    Answer,
+    AttemptRecord,
+    Begin,
+    Begun,
+    Command,
+    Deliver,
+    Delivered,
+    Happen,
+)
+from services.generation.deliveries import Disposition, rule
+from services.generation.events import Event, PredictionSeen, Submitted, is_plan
+from services.generation.prediction import FINAL_STATUSES, Prediction
+from services.generation.rows import generation_of, values_of
+from services.generation.saga import Timing, begin, step
+from services.generation.state import Generation, Stage
+from services.runtime.database import Database, read_clock
+from services.runtime.group_commit import GroupCommit
+
+__all__ = ["Store", "transition", "write_back"]
+
+ANSWER_BYTES_MAX = 64 * 1024
+BATCH_MAX = 128
+
+
+class Store:
+    """The writer of generations. `on_change` is called after every durable change."""
+
+    def __init__(
+        self, database: Database, timing: Timing, on_change: Callable[[Generation], None]
+    ) -> None:
+        self._timing = timing
+        self._on_change = on_change
+        self.writer: GroupCommit[Command, Answer] = GroupCommit(
+            database, self._apply, batch_max=BATCH_MAX
+        )
+
+    async def begin(self, command: Begin) -> Begun:
+        """Returns the generation of an id, created if the id is new."""
+        begun = await self.writer.submit(command)
+        assert isinstance(begun, Begun)
+        if begun.created:
+            self._on_change(begun.generation)
+        return begun
+
+    async def happen(self, command: Happen) -> Generation:
+        """Returns a generation after its step; raises LookupError if there is none of that id."""
+        generation = await self.writer.submit(command)
+        assert isinstance(generation, Generation)
+        self._on_change(generation)
+        return generation
+
+    async def deliver(self, command: Deliver) -> Delivered:
+        """Returns what came of an event."""
+        delivered = await self.writer.submit(command)
+        assert isinstance(delivered, Delivered)
+        if delivered.generation is not None:
+            self._on_change(delivered.generation)
+        return delivered
+
+    async def _apply(
+        self, connection: AsyncConnection, commands: Sequence[Command]
+    ) -> Sequence[Answer | Exception]:
+        batch = _Batch(connection, self._timing)
+        await batch.load(commands)
+        answers = [batch.take(command) for command in commands]
+        await batch.write()
+        return answers
+
+
+class _Batch:
+    """One database transaction's worth of commands: load and lock, decide, write."""
+
+    def __init__(self, connection: AsyncConnection, timing: Timing) -> None:
+        self._connection = connection
+        self._timing = timing
+        self._created: set[str] = set()
+        self._fresh_events: set[tuple[str, str, str, int]] = set()
+        self._before: dict[str, Generation] = {}
+        self._now_is: dict[str, Generation] = {}
+        self._booked: dict[str, str] = {}
+        self._seeds: dict[tuple[str, int], int] = {}
+        self._transitions: list[dict[str, Any]] = []
+        self._records: list[dict[str, Any]] = []
+        self._predictions: dict[str, dict[str, Any]] = {}
+        self._orphaned: set[str] = set()
+        self._dispositions: list[dict[str, Any]] = []
+
+    async def load(self, commands: Sequence[Command]) -> None:
+        """Inserts what is new, then locks and loads all that the commands are about."""
+        self._now = await read_clock(self._connection)
+        begins = {c.generation_id: c for c in reversed(commands) if isinstance(c, Begin)}
+        delivers = [c for c in commands if isinstance(c, Deliver)]
+        await self._insert_begun(begins)
+        await self._insert_events(delivers)
+        await self._load_booked(delivers)
+        wanted = {c.generation_id for c in commands if c.generation_id} | set(self._booked.values())
+        rows = await self._connection.execute(
+            select(tables.generations)
+            .where(tables.generations.c.generation_id.in_(wanted))
+            .order_by(tables.generations.c.generation_id)
+            .with_for_update()
+        )
+        for row in rows.mappings():
+            self._before[row["generation_id"]] = generation_of(row)
+        self._now_is = dict(self._before)
+        # Another replica may have booked a prediction until the locks were ours.
+        await self._load_booked(delivers)
+        await self._load_seeds(delivers)
+        self._now = await read_clock(self._connection)
+
+    def take(self, command: Command) -> Answer | Exception:
+        """Returns the answer to one command; the next one sees what it changed."""
+        match command:
+            case Begin():
+                generation = self._now_is[command.generation_id]
+                created = command.generation_id in self._created
+                self._created.discard(command.generation_id)
+                return Begun(generation, created)
+            case Happen():
+                return self._happen(command)
+            case Deliver():
+                return self._deliver(command)
+
+    async def write(self) -> None:
+        """Writes everything that the commands changed, a statement a table."""
+        changed = [g for key, g in self._now_is.items() if g is not self._before[key]]
+        await write_back(self._connection, changed, self._transitions)
+        if self._records:
+            await self._connection.execute(_SETTLE_ATTEMPT, self._records)
+        if self._predictions:
+            insert = _insert_into(self._connection, tables.predictions)
+            ended = insert.excluded.ended_at
+            await self._connection.execute(
+                insert.on_conflict_do_update(
+                    index_elements=["job_id"],
+                    set_={"status": insert.excluded.status, "ended_at": ended},
+                    # What is known to have ended stays so, whatever arrives late.
+                    where=tables.predictions.c.ended_at.is_(None),
+                ),
+                sorted(self._predictions.values(), key=lambda row: str(row["job_id"])),
+            )
+        if self._orphaned:
+            await self._connection.execute(
+                update(tables.predictions)
+                .where(tables.predictions.c.job_id.in_(self._orphaned))
+                .values(role="ORPHAN")
+            )
+        if self._dispositions:
+            await self._connection.execute(_FILE_EVENT, self._dispositions)
+
+    def _happen(self, command: Happen) -> Generation | Exception:
+        generation = self._now_is.get(command.generation_id)
+        if generation is None:
+            return LookupError(f"no generation {command.generation_id}")
+        if command.record is not None:
+            self._record(command.generation_id, command.record)
+        if is_plan(command.event) and command.fence != generation.fence:
+            return generation
+        return self._step(generation, command.event)
+
+    def _deliver(self, command: Deliver) -> Delivered:
+        key = _event_key(command)
+        if key not in self._fresh_events:
+            return Delivered(Disposition.DUPLICATE)
+        self._fresh_events.discard(key)
+        prediction = command.prediction
+        owner = self._booked.get(prediction.job_id) if prediction else None
+        generation = self._now_is.get(owner or command.generation_id)
+        ruling = rule(
+            prediction,
+            generation,
+            command.attempt,
+            is_booked=owner is not None,
+            attempt_seed=self._seeds.get((command.generation_id, command.attempt)),
+        )
+        disposition, after = ruling.disposition, generation
+        if generation is not None and ruling.event is not None:
+            after = self._step(generation, ruling.event)
+            if after is not generation:
+                disposition = Disposition.APPLIED
+        if disposition is Disposition.ORPHAN and generation is not None and prediction is not None:
+            self._book(prediction, generation.generation_id, command.attempt, "ORPHAN")
+        self._dispositions.append(_event_columns(key) | {"new_disposition": disposition.value})
+        return Delivered(disposition, after if after is not generation else None)
+
+    def _step(self, generation: Generation, event: Event) -> Generation:
+        """Returns the generation after `event`, and notes all that is to be written with it."""
+        after = step(generation, event, self._now, self._timing)
+        match event:
+            case Submitted(attempt=attempt, prediction=prediction):
+                adopted = after.job_id == prediction.job_id
+                role = "ADOPTED" if adopted else "ORPHAN"
+                self._book(prediction, generation.generation_id, attempt, role)
+            case PredictionSeen(prediction=prediction) if after.job_id == prediction.job_id:
+                self._book(prediction, generation.generation_id, generation.attempt, "ADOPTED")
+            case _:
+                pass
+        if after is generation:
+            return generation
+        if after.stage is not generation.stage:
+            self._transitions.append(transition(generation, after, event, self._now))
+            gave_up = generation.stage is Stage.CANCELING and after.stage is Stage.REFUNDING
+            if gave_up and after.provider_status not in FINAL_STATUSES and after.job_id is not None:
+                self._orphaned.add(after.job_id)
+        self._now_is[after.generation_id] = after
+        return after
+
+    def _book(self, prediction: Prediction, generation_id: str, attempt: int, role: str) -> None:
+        known = self._predictions.get(prediction.job_id)
+        if known is not None and known["ended_at"] is not None:
+            return
+        self._booked.setdefault(prediction.job_id, generation_id)
+        self._predictions[prediction.job_id] = {
+            "job_id": prediction.job_id,
+            "generation_id": generation_id,
+            "attempt": attempt,
+            "role": known["role"] if known is not None else role,
+            "status": prediction.status,
+            "first_seen_at": self._now,
+            "ended_at": self._now if prediction.is_final else None,
+        }
+
+    def _record(self, generation_id: str, record: AttemptRecord) -> None:
+        self._records.append(
+            {
+                "of_generation": generation_id,
+                "of_attempt": record.attempt,
+                "state": record.state,
+                "http_status": record.http_status,
+                "answer": record.answer[:ANSWER_BYTES_MAX] if record.answer is not None else None,
+                "detail": record.detail,
+                "settled_at": self._now,
+            }
+        )
+
+    async def _insert_begun(self, begins: dict[str, Begin]) -> None:
+        if not begins:
+            return
+        rows = [
+            values_of(
+                begin(
+                    b.generation_id, b.user_id, b.request, b.price_credits, self._now, self._timing
+                )
+            )
+            for _, b in sorted(begins.items())
+        ]
+        created = await self._connection.execute(
+            _insert_into(self._connection, tables.generations)
+            .values(rows)
+            .on_conflict_do_nothing(index_elements=["generation_id"])
+            .returning(tables.generations.c.generation_id)
+        )
+        self._created = set(created.scalars())
+
+    async def _insert_events(self, delivers: Sequence[Deliver]) -> None:
+        if not delivers:
+            return
+        rows = {
+            _event_key(d): _event_columns(_event_key(d), prefix="")
+            | {
+                "body": d.body,
+                "received_at": d.received_at,
+                "recorded_at": self._now,
+                "disposition": Disposition.UNMATCHED.value,
+            }
+            for d in delivers
+        }
+        columns = tables.prediction_events.c
+        fresh = await self._connection.execute(
+            _insert_into(self._connection, tables.prediction_events)
+            .values([rows[key] for key in sorted(rows)])
+            .on_conflict_do_nothing()
+            .returning(
+                columns.webhook_id, columns.body_sha256, columns.generation_id, columns.attempt
+            )
+        )
+        self._fresh_events = {tuple(row) for row in fresh}
+
+    async def _load_booked(self, delivers: Sequence[Deliver]) -> None:
+        """Learns which generations the delivered predictions are booked for."""
+        job_ids = {d.prediction.job_id for d in delivers if d.prediction} - self._booked.keys()
+        if job_ids:
+            columns = tables.predictions.c
+            found = await self._connection.execute(
+                select(columns.job_id, columns.generation_id).where(columns.job_id.in_(job_ids))
+            )
+            self._booked.update({row.job_id: row.generation_id for row in found})
+
+    async def _load_seeds(self, delivers: Sequence[Deliver]) -> None:
+        keys = {(d.generation_id, d.attempt) for d in delivers if d.generation_id}
+        if keys:
+            columns = tables.attempts.c
+            found = await self._connection.execute(
+                select(columns.generation_id, columns.attempt, columns.seed).where(
+                    tuple_(columns.generation_id, columns.attempt).in_(sorted(keys))
+                )
+            )
+            self._seeds = {(row.generation_id, row.attempt): row.seed for row in found}
+
+
+async def write_back(
+    connection: AsyncConnection,
+    generations: Sequence[Generation],
+    transitions: Sequence[dict[str, Any]],
+) -> None:
+    """Writes generations whose rows the caller has locked, and how their stages changed."""
+    if generations:
+        rows = [
+            values_of(g) | {"of_generation": g.generation_id}
+            for g in sorted(generations, key=lambda g: g.generation_id)
+        ]
+        await connection.execute(_UPDATE, rows)
+    if transitions:
+        await connection.execute(tables.transitions.insert(), list(transitions))
+
+
+def transition(
+    before: Generation, after: Generation, event: Event, now: datetime
+) -> dict[str, Any]:
+    """Returns the row that says how a stage changed."""
+    return {
+        "generation_id": after.generation_id,
+        "fence": after.fence,
+        "at": now,
+        "event": type(event).__name__,
+        "from_stage": before.stage.value,
+        "to_stage": after.stage.value,
+    }
+
+
+# The rows are locked, so there is no count to check and the driver may send them in one go.
+_UPDATE = update(tables.generations).where(
+    tables.generations.c.generation_id == bindparam("of_generation")
+)
+_SETTLE_ATTEMPT = update(tables.attempts).where(
+    tables.attempts.c.generation_id == bindparam("of_generation"),
+    tables.attempts.c.attempt == bindparam("of_attempt"),
+)
+_FILE_EVENT = (
+    update(tables.prediction_events)
+    .where(
+        tables.prediction_events.c.webhook_id == bindparam("of_webhook_id"),
+        tables.prediction_events.c.body_sha256 == bindparam("of_body_sha256"),
+        tables.prediction_events.c.generation_id == bindparam("of_generation_id"),
+        tables.prediction_events.c.attempt == bindparam("of_attempt"),
+    )
+    .values(disposition=bindparam("new_disposition"))
+)
+
+
+def _event_key(command: Deliver) -> tuple[str, str, str, int]:
+    digest = sha256(command.body).hexdigest()
+    return (command.webhook_id, digest, command.generation_id, command.attempt)
+
+
+def _event_columns(key: tuple[str, str, str, int], prefix: str = "of_") -> dict[str, Any]:
+    names = ("webhook_id", "body_sha256", "generation_id", "attempt")
+    return {prefix + name: value for name, value in zip(names, key, strict=True)}
+
+
+def _insert_into(connection: AsyncConnection, table: Table) -> Any:
+    """Returns an INSERT that knows ON CONFLICT, which the two dialects spell alike."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
