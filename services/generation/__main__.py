@@ -109,7 +109,15 @@ class _Parts:
         self._store = Store(database, timing, self._changed)
         submission = Submission(provider, catalog, callbacks, claims.pause_creates)
         self._worker = Worker(
-            self._store, claims, settlement, submission, provider, archive, timing, stopping
+            self._store,
+            claims,
+            settlement,
+            submission,
+            provider,
+            archive,
+            timing,
+            stopping,
+            settings.grace_s,
         )
         generations = GenerationServicer(
             self._store,

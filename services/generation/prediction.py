@@ -19,6 +19,7 @@ __all__ = ["FINAL_STATUSES", "NotAPrediction", "Prediction", "parse_prediction"]
 ID_CHARACTERS_MAX = 64
 STATUS_CHARACTERS_MAX = 64
 ERROR_CHARACTERS_MAX = 500
+ADDRESS_CHARACTERS_MAX = 4_096
 LOG_TAIL_CHARACTERS = 4_000
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "aborted"})
@@ -185,6 +186,9 @@ def _query(address: str | None) -> str | None:
 
 def _query_of(address: str) -> str | None:
     """Returns the query of an address; None if it is none."""
+    plain = address.isascii() and address.isprintable()
+    if not plain or len(address) > ADDRESS_CHARACTERS_MAX:
+        return None
     try:
         parts = urlsplit(address)
     except ValueError:

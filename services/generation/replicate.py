@@ -42,6 +42,7 @@ CANCEL_AFTER_S_MAX = 1800
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 DETAIL_CHARACTERS_MAX = 500
 RETRY_AFTER_S_DEFAULT = 10.0
+RETRY_AFTER_S_MIN = 1.0
 RETRY_AFTER_S_MAX = 120.0
 REFUSED_STATUSES = frozenset({400, 403, 404, 405, 413, 415, 422})
 PAUSED_S = 60.0
@@ -378,7 +379,7 @@ def _retry_after_s(exchange: _Exchange) -> float:
     if found := re.search(r"~\s*(\d+(?:\.\d+)?)\s*s", _problem_detail(exchange)):
         waits.append(float(found[1]))
     said = max((wait for wait in waits if wait is not None), default=RETRY_AFTER_S_DEFAULT)
-    return min(max(said, 0.0), RETRY_AFTER_S_MAX)
+    return min(max(said, RETRY_AFTER_S_MIN), RETRY_AFTER_S_MAX)
 
 
 def _seconds(value: object) -> float | None:

@@ -55,6 +55,8 @@ FAILURES_MAX = 8
 """An effect that fails so often in a row, and not for an outage, is parked."""
 MISSING_MAX = 2
 """A prediction that the provider denies so often, a minute after its create, is gone."""
+ATTEMPTS_MAX = 100
+"""A generation whose submission was put off so often is refunded; addresses count to 999."""
 MESSAGE_CHARACTERS_MAX = 500
 
 
@@ -256,7 +258,7 @@ def _submit_answered(
 def _ready(g: Generation, now: datetime, timing: Timing) -> Generation:
     """Lets it wait for a place at the provider while there is time."""
     latest = g.deadline_at - timedelta(seconds=timing.submit_margin_s)
-    if now >= latest:
+    if now >= latest or g.attempt >= ATTEMPTS_MAX:
         return _refund(g, FailureCode.QUEUE_TIMEOUT, _QUEUE_TIMEOUT, now)
     return replace(g, stage=Stage.READY, due_at=latest)
 

@@ -209,7 +209,10 @@ class _Batch:
                 adopted = after.job_id == prediction.job_id
                 role = "ADOPTED" if adopted else "ORPHAN"
                 self._book(prediction, generation.generation_id, attempt, role)
-            case PredictionSeen(prediction=prediction) if after.job_id == prediction.job_id:
+            case PredictionSeen(prediction=prediction) if (
+                after.job_id == prediction.job_id
+                and generation.provider_status != prediction.status
+            ):
                 self._book(prediction, generation.generation_id, generation.attempt, "ADOPTED")
             case _:
                 pass

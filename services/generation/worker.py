@@ -31,7 +31,7 @@ from services.generation.settlement import Settlement
 from services.generation.state import Generation, Stage
 from services.generation.store import Store
 from services.generation.submission import Submission
-from services.runtime.errors import ServiceError
+from services.runtime.errors import ServiceError, ServiceFailed
 from services.runtime.telemetry import get_logger
 
 __all__ = ["Lane", "Worker", "lanes_of"]
@@ -91,7 +91,7 @@ def lanes_of(timing: Timing) -> Mapping[str, Lane]:
 
 
 class Worker:
-    """Works until `stopping` is set, then lets what is under way end by its lease."""
+    """Works until `stopping` is set, then lets what is under way end, for `grace_s` at the most."""
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class Worker:
         archive: Archive,
         timing: Timing,
         stopping: asyncio.Event,
+        grace_s: float,
     ) -> None:
         self._store = store
         self._claims = claims
@@ -112,6 +113,7 @@ class Worker:
         self._archive = archive
         self._timing = timing
         self._stopping = stopping
+        self._grace_s = grace_s
         self._lanes = lanes_of(timing)
         self._busy = dict.fromkeys([*self._lanes, "create"], 0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -139,7 +141,10 @@ class Worker:
                 # The jitter keeps replicas from looking at the same moment.
                 await _first_of(stopped, awake, seconds=LOOK_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311
                 awake.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self._grace_s)
         finally:
+            # What has not ended comes due again when its lease does.
             for task in (stopped, counting, *self._tasks):
                 task.cancel()
             await asyncio.gather(stopped, counting, *self._tasks, return_exceptions=True)
@@ -212,6 +217,14 @@ class Worker:
         command = Happen(generation.generation_id, event, generation.fence, record)
         try:
             after = await self._store.happen(command)
+        except ServiceFailed:
+            if isinstance(event, EffectFailed):
+                raise
+            # What came back cannot be stored. That counts as a failed effect, or it would be tried
+            # for ever.
+            failed = EffectFailed(generation.stage, is_outage=False)
+            await self._write_back(generation, failed)
+            return
         except ServiceError as error:
             # The lease ends, and the effect is done again: it can be repeated, like every other.
             logger.warning(

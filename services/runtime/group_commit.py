@@ -110,7 +110,8 @@ class GroupCommit(Generic[_Command, _Answer]):
             for _, answer in batch:
                 _settle(answer, error)
         except Exception as error:
-            # command may fail.
+            # The driver does not say whose data it refused, so each is tried by itself: only the
+            # guilty command may fail.
             if len(batch) > 1:
                 for item in batch:
                     await self._write([item])

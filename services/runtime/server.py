@@ -192,6 +192,15 @@ class _Health(health_pb2_grpc.HealthServicer):
             yield self._answer()
         await self._stopping.wait()
 
+    async def List(  # noqa: N802  gRPC's name.
+        self, request: Any, context: Any
+    ) -> Any:
+        """Answers the state of every service."""
+        del request, context
+        statuses = {name: self._answer() for name in sorted(self._names)}
+        # The stubs of the health package are older than this method.
+        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]
+
     def _answer(self) -> health_pb2.HealthCheckResponse:
         states = health_pb2.HealthCheckResponse
         return states(status=states.SERVING if self.serving else states.NOT_SERVING)

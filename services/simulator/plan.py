@@ -62,7 +62,7 @@ class Plan:
     silent: bool
     """Whether no webhook is sent, whatever was asked for."""
     seed: int
-    """Seed of the video, 0 to 2**31 - 1."""
+    """Seed of the video; a drawn one is 0 to 2**31 - 1."""
     jitter_s: float
     """By how much `created_at` differs between the create answer and later reads."""
 
@@ -112,5 +112,5 @@ def _ending(prompt: str) -> Ending:
 def _given_seed(given: object, drawn: int) -> int:
     """Returns the seed of the request, or the drawn one where none was given."""
     if isinstance(given, (int, float)) and math.isfinite(given):
-        return int(given) & SEED_MAX
+        return int(given)
     return drawn

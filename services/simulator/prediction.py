@@ -7,6 +7,8 @@ from typing import Any, assert_never
 from services.simulator.plan import Ending, Plan
 
 __all__ = [
+    "EVENTS",
+    "FAILURE_SHARE",
     "FINAL",
     "Attempt",
     "Prediction",
@@ -17,6 +19,7 @@ __all__ = [
     "remove_data",
     "run_elapsed_s",
     "start",
+    "with_attempt",
 ]
 
 TIME_LIMIT_S = 30 * 60.0
@@ -42,6 +45,9 @@ class Status(StrEnum):
     CANCELED = "canceled"
     ABORTED = "aborted"
 
+
+EVENTS = ("start", "output", "logs", "completed")
+"""What a webhook can be sent for."""
 
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.ABORTED})
 
@@ -112,7 +118,8 @@ class Prediction:
     @property
     def read_created_at(self) -> float:
         """Returns the `created_at` that reads show, which differs from the create answer's."""
-        return self.created_at + self.plan.jitter_s
+        # In whole microseconds, as it is shown: a list filtered by what was shown must hold it.
+        return round(self.created_at + self.plan.jitter_s, 6)
 
 
 def next_step(prediction: Prediction, speed: float) -> tuple[float, Step]:
@@ -155,9 +162,7 @@ def start(prediction: Prediction, now: float) -> Prediction:
 def finish(
     prediction: Prediction, step: Step, now: float, speed: float, error: str | None = None
 ) -> Prediction:
-    """Returns the prediction after the final `step`; `error` replaces the usual text of a
-    failure.
-    """
+    """Returns the prediction after the final `step`; `error` replaces a failure's usual text."""
     assert prediction.status not in FINAL
     match step:
         case Step.SUCCEED:

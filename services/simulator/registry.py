@@ -34,9 +34,13 @@ class Version:
         """Returns whether the video starts from an image."""
         return "image" in self.schemas["Input"]["properties"]
 
-    def default(self, key: str) -> Any:
-        """Returns the default of an input, or None if there is no such input."""
-        return self.schemas["Input"]["properties"].get(key, {}).get("default")
+    def value(self, model_input: dict[str, Any], key: str, default: Any) -> Any:
+        """Returns the value of an input that the model knows.
+
+        That is the given one, else the schema's default, else, or for an unknown key, `default`.
+        """
+        known = self.schemas["Input"]["properties"].get(key)
+        return default if known is None else model_input.get(key, known.get("default", default))
 
     def invalid_fields(self, model_input: object) -> list[InvalidField]:
         """Returns what is wrong with an input.
@@ -104,7 +108,9 @@ class Registry:
 
 def load_registry(folder: Path = MODELS) -> Registry:
     """Returns the registry of the data files in `folder`."""
-    return Registry([_model(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))])
+    return Registry(
+        [_model(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    )
 
 
 def _model(data: dict[str, Any]) -> Model:

@@ -11,6 +11,13 @@ from services.simulator.problems import InvalidField
 
 __all__ = ["Schema"]
 
+_WORDINGS = {
+    "minimum": ("number_gte", "Must be greater than or equal to {:g}"),
+    "maximum": ("number_lte", "Must be less than or equal to {:g}"),
+    "minLength": ("string_gte", "String length must be greater than or equal to {}"),
+    "maxLength": ("string_lte", "String length must be less than or equal to {}"),
+    "format": ("format", "Does not match format '{}'"),
+}
 _FORMATS = FormatChecker(formats=())
 
 
@@ -44,36 +51,28 @@ class Schema:
 
 
 def _descriptions(error: ValidationError, name: str) -> Iterator[tuple[str, str]]:
-    """Yields kind and wording, as the validator in Replicate's API names them (gojsonschema)."""
+    """Yields kind and wording, as the validator in Replicate's API words them (gojsonschema)."""
     rule: Any = error.validator_value
+    instance: Any = error.instance
+    schema: Any = error.schema
     match error.validator:
         case "required":
             for missing in rule:
-                if missing not in error.instance:
+                if missing not in instance:
                     yield "required", f"{missing} is required"
         case "additionalProperties":
-            known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-            for extra in error.instance:
-                if extra not in known:
-                    yield (
-                        "additional_property_not_allowed",
-                        f"Additional property {extra} is not allowed",
-                    )
+            for extra in instance:
+                if extra not in schema["properties"]:
+                    kind = "additional_property_not_allowed"
+                    yield kind, f"Additional property {extra} is not allowed"
         case "type":
             given = _type_name(error.instance)
             yield "invalid_type", f"Invalid type. Expected: {rule}, given: {given}"
         case "enum":
             yield "enum", f"{name} must be one of the following: {_quoted(rule)}"
-        case "minimum":
-            yield "number_gte", f"Must be greater than or equal to {rule:g}"
-        case "maximum":
-            yield "number_lte", f"Must be less than or equal to {rule:g}"
-        case "minLength":
-            yield "string_gte", f"String length must be greater than or equal to {rule}"
-        case "maxLength":
-            yield "string_lte", f"String length must be less than or equal to {rule}"
-        case "format":
-            yield "format", f"Does not match format '{rule}'"
+        case str(keyword) if keyword in _WORDINGS:
+            kind, wording = _WORDINGS[keyword]
+            yield kind, wording.format(rule)
         case other:
             yield str(other), error.message
 

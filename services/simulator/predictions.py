@@ -1,0 +1,378 @@
+"""Lets predictions live: creates, runs, ends and forgets them."""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.runtime.telemetry import get_logger
+from services.simulator.accounts import Account, Accounts
+from services.simulator.addresses import Addresses
+from services.simulator.answers import prediction_answer
+from services.simulator.images import ImageFetcher, ImageUnavailable
+from services.simulator.plan import Plan, draw_plan, stream
+from services.simulator.prediction import (
+    FINAL,
+    Attempt,
+    Prediction,
+    Status,
+    Step,
+    finish,
+    next_step,
+    remove_data,
+    start,
+    with_attempt,
+)
+from services.simulator.registry import Model, Registry, Version
+from services.simulator.renderer import Renderer
+from services.simulator.settings import SimulatorSettings
+from services.simulator.store import Store
+from services.simulator.tasks import BackgroundTasks
+from services.simulator.video import UnreadableImage, VideoOrder
+from services.simulator.webhooks import Delivery, WebhookSender
+
+__all__ = ["CreateRequest", "Predictions"]
+
+REMOVED_MAX = 10_000
+"""How many predictions without data are remembered; the oldest leave first."""
+SWEEP_PAUSE_S_MAX = 5.0
+LOGS_PAUSE_S = 0.5
+"""Least time between two `logs` webhooks of a prediction, at any speed."""
+CRASH_ERROR = "Director: unexpected error handling prediction (code: E6716)"
+WEBHOOK_ID_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """A create that has been checked."""
+
+    model: Model
+    version: Version
+    shown_version: str
+    input: dict[str, Any]
+    body: str
+    """As it came."""
+    webhook: str | None
+    events: frozenset[str]
+    cancel_after_s: float | None
+    prefer: str | None
+
+
+class Predictions:
+    """All predictions of all accounts.
+
+    Memory is bounded: after retention a finished prediction loses input, logs and video, and of
+    those the newest 10,000 are kept.
+    """
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        folder: Path,
+        accounts: Accounts,
+        registry: Registry,
+        store: Store,
+        renderer: Renderer,
+        addresses: Addresses,
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._accounts = accounts
+        self._registry = registry
+        self._store = store
+        self._renderer = renderer
+        self._addresses = addresses
+        self._tasks = BackgroundTasks()
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._predictions: dict[str, Prediction] = {}
+        self._with_data: deque[str] = deque()
+        self._without_data: deque[str] = deque()
+
+    def open(self, webhooks: WebhookSender, images: ImageFetcher) -> None:
+        """Goes on with what an earlier process left, and begins to sweep."""
+        self._webhooks = webhooks
+        self._images = images
+        for half_made in (self._folder / "videos").glob("*.part"):
+            half_made.unlink()
+        loaded = [_loaded(document) for document in self._store.documents("prediction")]
+        for prediction in sorted(loaded, key=lambda one: one.completed_at or 0.0):
+            self._predictions[prediction.id] = prediction
+            if prediction.status not in FINAL:
+                self._begin(prediction)
+            elif prediction.data_removed:
+                self._without_data.append(prediction.id)
+            else:
+                self._with_data.append(prediction.id)
+                if not prediction.settled:
+                    # Its delivery was cut off, or had not begun.
+                    self._send(prediction, "completed")
+        self._tasks.spawn(self._sweep())
+
+    async def close(self) -> None:
+        """Stops all lives and deliveries where they are."""
+        await self._tasks.cancel_all()
+
+    def create(self, account: Account, request: CreateRequest) -> Prediction:
+        """Returns a new prediction, whose life has begun."""
+        number = self._store.next_number(account.key, "prediction")
+        plan = draw_plan(
+            self._settings.seed, account.key, number, request.model.run_s, request.input
+        )
+        now = time.time()
+        prediction = Prediction(
+            id=plan.prediction_id,
+            account=account.key,
+            number=number,
+            model=request.model.full_name,
+            version_id=request.version.id,
+            shown_version=request.shown_version,
+            input=request.input,
+            request=request.body,
+            prefer=request.prefer,
+            webhook=request.webhook,
+            events=request.events,
+            created_at=now,
+            deadline=None if request.cancel_after_s is None else now + request.cancel_after_s,
+            plan=plan,
+        )
+        self._keep(prediction)
+        self._begin(prediction)
+        _log.info("created", prediction=prediction.id, model=prediction.model)
+        return prediction
+
+    def find(self, account: Account, prediction_id: str) -> Prediction | None:
+        """Returns a prediction of `account`."""
+        prediction = self._predictions.get(prediction_id)
+        return prediction if prediction and prediction.account == account.key else None
+
+    def newest_first(self, account: Account) -> list[Prediction]:
+        """Returns the predictions of an account."""
+        mine = (one for one in self._predictions.values() if one.account == account.key)
+        return sorted(mine, key=lambda one: one.number, reverse=True)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self._predictions.values())
+
+    def cancel(self, prediction: Prediction) -> Prediction:
+        """Returns the prediction as it is after a cancel; a finished one does not change."""
+        if prediction.status in FINAL:
+            return prediction
+        life = self._lives.get(prediction.id)
+        if life is not None:
+            life.cancel()
+        return self._end(prediction, Step.CANCEL)
+
+    async def wait(self, prediction: Prediction, timeout_s: float) -> Prediction:
+        """Returns the prediction once it has finished, or after `timeout_s`."""
+        life = self._lives.get(prediction.id)
+        if life is not None:
+            await asyncio.wait({life}, timeout=timeout_s)
+        return self._predictions.get(prediction.id, prediction)
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        """Returns what a read of the prediction shows now."""
+        now = time.time()
+        if self._expired(prediction, now):
+            prediction = remove_data(prediction)
+        return prediction_answer(
+            prediction, self._version(prediction), self._addresses, now, self._settings.speed
+        )
+
+    def video(self, prediction_id: str) -> Path | None:
+        """Returns the file of a succeeded prediction until its retention ends."""
+        prediction = self._predictions.get(prediction_id)
+        if prediction is None or prediction.status is not Status.SUCCEEDED:
+            return None
+        gone = prediction.data_removed or self._expired(prediction, time.time())
+        return None if gone else self._video_path(prediction_id)
+
+    async def reset(self) -> None:
+        """Forgets all predictions; numbers, and with them ids, go on."""
+        await self._tasks.cancel_all()
+        for prediction_id in list(self._predictions):
+            self._forget(prediction_id)
+        self._with_data.clear()
+        self._without_data.clear()
+        self._tasks.spawn(self._sweep())
+
+    def record_attempt(self, prediction_id: str, attempt: Attempt, settled: bool) -> None:
+        """Puts a webhook attempt on record."""
+        prediction = self._predictions.get(prediction_id)
+        if prediction is not None:
+            self._keep(with_attempt(prediction, attempt, settled))
+
+    def _begin(self, prediction: Prediction) -> None:
+        life = self._tasks.spawn(self._live(prediction.id))
+        self._lives[prediction.id] = life
+        life.add_done_callback(lambda _: self._lives.pop(prediction.id, None))
+
+    async def _live(self, prediction_id: str) -> None:
+        """Takes a prediction from where it is to its end."""
+        prediction = self._predictions[prediction_id]
+        if prediction.status is Status.STARTING:
+            at, step = next_step(prediction, self._settings.speed)
+            await _sleep_until(at)
+            if step is not Step.START:
+                self._end(prediction, step)
+                return
+            prediction = start(prediction, time.time())
+            self._keep(prediction)
+            self._send(prediction, "start")
+        logs = self._tasks.spawn(self._send_logs(prediction_id))
+        try:
+            step, error = await self._run(prediction)
+        finally:
+            logs.cancel()
+        self._end(self._predictions[prediction_id], step, error)
+
+    async def _run(self, prediction: Prediction) -> tuple[Step, str | None]:
+        """Runs a prediction and returns how it ends, with the error if it could not be run."""
+        at, step = next_step(prediction, self._settings.speed)
+        error: str | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_sleep_until(at))
+                group.create_task(self._make_video(prediction, step))
+        except* (ImageUnavailable, UnreadableImage) as failures:
+            step, error = Step.FAIL, str(failures.exceptions[0])
+        # Whatever goes wrong in here must end the prediction, as a crash does at Replicate.
+        except* Exception as failures:  # noqa: BLE001
+            _log.error("run failed", prediction=prediction.id, exc_info=failures)
+            step, error = Step.FAIL, CRASH_ERROR
+        return step, error
+
+    async def _make_video(self, prediction: Prediction, step: Step) -> None:
+        """Makes the video while the prediction runs, if it is going to succeed.
+
+        The image is fetched in any case, as a model does first of all.
+        """
+        image: bytes | None = None
+        if self._version(prediction).takes_image:
+            image = await self._images.fetch(str(prediction.input.get("image")))
+        if step is Step.SUCCEED:
+            await self._renderer.make(self._order(prediction, image))
+
+    def _order(self, prediction: Prediction, image: bytes | None) -> VideoOrder:
+        model = self._registry.find(prediction.model)
+        assert model is not None
+        version, given = self._version(prediction), prediction.input
+        frames = version.value(given, "num_frames", version.value(given, "frame_num", model.frames))
+        rate = version.value(given, "frames_per_second", model.frames_per_second)
+        return VideoOrder(
+            path=self._video_path(prediction.id),
+            prediction_id=prediction.id,
+            prompt=str(given.get("prompt", "")),
+            model=prediction.model,
+            size=model.sizes[version.value(given, "aspect_ratio", "16:9")],
+            frames=int(frames),
+            frames_per_second=int(rate),
+            seed=prediction.plan.seed,
+            image=image,
+            stamp=self._folder / "stamps" if self._settings.video == "stamp" else None,
+        )
+
+    def _end(self, prediction: Prediction, step: Step, error: str | None = None) -> Prediction:
+        """Ends a prediction; nothing waits in here, so nobody sees it half ended."""
+        ended = finish(prediction, step, time.time(), self._settings.speed, error)
+        self._keep(ended)
+        self._with_data.append(ended.id)
+        _log.info("ended", prediction=ended.id, status=ended.status, error=ended.error)
+        if ended.status is Status.SUCCEEDED:
+            self._send(ended, "output")
+        self._send(ended, "completed")
+        return ended
+
+    async def _send_logs(self, prediction_id: str) -> None:
+        """Sends `logs` webhooks until the run ends, to those who asked for them."""
+        told = ""
+        while "logs" in self._predictions[prediction_id].events:
+            await asyncio.sleep(LOGS_PAUSE_S)
+            prediction = self._predictions[prediction_id]
+            logs = self.answer(prediction)["logs"]
+            if logs != told:
+                told = logs
+                self._send(prediction, "logs")
+
+    def _send(self, prediction: Prediction, event: str) -> None:
+        """Sends one event, if somebody wants it, with what a read shows now."""
+        account = self._accounts.find(prediction.account)
+        # Replicate promises no webhook for an aborted prediction.
+        silent = prediction.plan.silent or prediction.status is Status.ABORTED
+        if prediction.webhook is None or account is None:
+            return
+        if silent or event not in prediction.events:
+            return
+        moment = time.time_ns() if event == "logs" else event
+        draw = stream(self._settings.seed, "webhook", prediction.id, moment)
+        self._tasks.spawn(
+            self._webhooks.deliver(
+                Delivery(
+                    prediction_id=prediction.id,
+                    event=event,
+                    webhook_id="msg_" + "".join(draw.choices(WEBHOOK_ID_ALPHABET, k=27)),
+                    address=prediction.webhook,
+                    body=json.dumps(
+                        self.answer(prediction), ensure_ascii=False, separators=(",", ":")
+                    ).encode(),
+                    secrets=(account.secret,),
+                    final=event == "completed",
+                )
+            )
+        )
+
+    async def _sweep(self) -> None:
+        """Removes the data of finished predictions once their retention has passed."""
+        pause_s = min(SWEEP_PAUSE_S_MAX, self._settings.retention_s / 2)
+        while True:
+            await asyncio.sleep(pause_s)
+            now = time.time()
+            while self._with_data and self._expired(self._predictions[self._with_data[0]], now):
+                prediction = self._predictions[self._with_data.popleft()]
+                self._video_path(prediction.id).unlink(missing_ok=True)
+                self._keep(remove_data(prediction))
+                self._without_data.append(prediction.id)
+            while len(self._without_data) > REMOVED_MAX:
+                self._forget(self._without_data.popleft())
+
+    def _keep(self, prediction: Prediction) -> None:
+        self._predictions[prediction.id] = prediction
+        self._store.put("prediction", prediction.id, prediction)
+
+    def _forget(self, prediction_id: str) -> None:
+        self._predictions.pop(prediction_id, None)
+        self._store.delete("prediction", prediction_id)
+        self._video_path(prediction_id).unlink(missing_ok=True)
+
+    def _expired(self, prediction: Prediction, now: float) -> bool:
+        ended_at = prediction.completed_at
+        return ended_at is not None and ended_at + self._settings.retention_s <= now
+
+    def _version(self, prediction: Prediction) -> Version:
+        found = self._registry.find_version(prediction.version_id)
+        # A data folder can be older than the model files.
+        found = found or self._registry.find_version(prediction.model)
+        assert found is not None
+        return found[1]
+
+    def _video_path(self, prediction_id: str) -> Path:
+        return self._folder / "videos" / f"{prediction_id}.mp4"
+
+
+def _loaded(document: dict[str, Any]) -> Prediction:
+    """Returns the prediction that a stored document describes."""
+    values = dict(document)
+    values["plan"] = Plan(**values["plan"])
+    values["status"] = Status(values["status"])
+    values["events"] = frozenset(values["events"])
+    values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
+    return Prediction(**values)
+
+
+async def _sleep_until(moment: float) -> None:
+    await asyncio.sleep(max(0.0, moment - time.time()))
