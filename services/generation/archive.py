@@ -106,6 +106,8 @@ class Archive:
             outcome = await self._fetch(url, path, {})
             if outcome is None:
                 outcome = await self._fetch(url, path, {"Authorization": f"Bearer {self._token}"})
+        except httpx.InvalidURL as error:
+            return NotAVideo(f"not an address: {error}")
         except httpx.HTTPError as error:
             return Unreachable(f"{type(error).__name__}: {error}")
         return outcome or Gone("HTTP 401 or 403")

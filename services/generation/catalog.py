@@ -14,6 +14,7 @@ from enum import StrEnum
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 from services.generation.state import Kind, Request
 
@@ -239,10 +240,12 @@ def _image_problems(request: Request, kind: Kind) -> Iterator[Problem]:
 
 def _is_https(address: str) -> bool:
     """Tells whether `address` names a host by https; it is never fetched here."""
-    scheme, _, rest = address.partition("://")
-    host = rest.partition("/")[0]
     plain = address.isascii() and address.isprintable() and " " not in address
-    return scheme.lower() == "https" and bool(host) and plain
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname) and plain
 
 
 def _parameter_problems(request: Request, model: Model, variant: Variant) -> Iterator[Problem]:

@@ -44,7 +44,9 @@ def admit(
     elapsed_s = max((now - gate.refilled_at).total_seconds(), 0.0)
     tokens = min(gate.tokens + elapsed_s * policy.rate_per_s, float(policy.burst))
     admitted = max(min(wanted, int(tokens), policy.in_flight_max - in_flight), 0)
-    return admitted, replace(gate, tokens=tokens - admitted, refilled_at=now)
+    # A clock that was set back must not refill for the same time twice.
+    refilled_at = max(now, gate.refilled_at)
+    return admitted, replace(gate, tokens=tokens - admitted, refilled_at=refilled_at)
 
 
 def pause(gate: Gate, until: datetime, why: str) -> Gate:

@@ -10,11 +10,18 @@ https://replicate.com/docs/reference/http#predictions.get
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["FINAL_STATUSES", "NotAPrediction", "Prediction", "parse_prediction"]
+__all__ = [
+    "FINAL_STATUSES",
+    "NotAPrediction",
+    "Prediction",
+    "parse_prediction",
+    "printable",
+    "read_prediction",
+]
 
 ID_CHARACTERS_MAX = 64
 STATUS_CHARACTERS_MAX = 64
@@ -94,7 +101,7 @@ def read_prediction(document: object) -> Prediction:
     webhook = fields.text("webhook")
     return Prediction(
         job_id=job_id,
-        status=_printable(status),
+        status=printable(status),
         output_url=fields.address("output"),
         error=_error_text(document.get("error")),
         progress_percent=_progress(logs),
@@ -133,13 +140,14 @@ class _Fields:
         if value is None:
             return None
         try:
-            moment: datetime | None = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            self._odd(name)
-            return None
-        return moment
+            moment = datetime.fromisoformat(value)
+            # Near the ends of the calendar a time of another zone is none in UTC.
+            if moment.tzinfo is not None:
+                return moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        self._odd(name)
+        return None
 
     def address(self, name: str) -> str | None:
         """Returns an address given as a string, or as the first string of a list."""
@@ -161,11 +169,14 @@ def _error_text(value: object) -> str | None:
     """Returns the error as text: it is a string by the book, and anything in practice."""
     if value is None or value == "":
         return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _printable(text)[:ERROR_CHARACTERS_MAX]
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # Writing nests a little deeper than reading did.
+        text = "an error that is nested too deeply to be shown"
+    return printable(text)[:ERROR_CHARACTERS_MAX]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Returns `text` without what databases and terminals choke on."""
     return "".join(c if c.isprintable() else " " for c in text)
 

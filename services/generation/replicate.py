@@ -21,10 +21,16 @@ from typing import Any
 import httpx
 from replicate.client import Client
 
-from services.generation.prediction import NotAPrediction, Prediction, parse_prediction
+from services.generation.prediction import (
+    NotAPrediction,
+    Prediction,
+    parse_prediction,
+    printable,
+)
 from services.runtime.telemetry import get_logger
 
 __all__ = [
+    "Answer",
     "CreateRequest",
     "Created",
     "Deferred",
@@ -364,7 +370,7 @@ def _has_problem_shape(body: bytes) -> bool:
 
 def _problem_detail(exchange: _Exchange) -> str:
     detail = _problem(exchange.body).get("detail")
-    return detail if isinstance(detail, str) else ""
+    return printable(detail) if isinstance(detail, str) else ""
 
 
 def _message_for_user(exchange: _Exchange) -> str:
@@ -387,7 +393,7 @@ def _seconds(value: object) -> float | None:
         return None
     try:
         seconds = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return seconds if seconds == seconds else None
 
@@ -403,6 +409,6 @@ def _header_seconds(headers: httpx.Headers) -> float | None:
     try:
         until = parsedate_to_datetime(value)
         sent = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
+        return (until - sent).total_seconds()
+    except (ValueError, OverflowError, TypeError):  # TypeError: only one of them has a zone.
         return None
-    return (until - sent).total_seconds()

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
 
@@ -30,7 +31,8 @@ __all__ = [
 
 ATTEMPT_MAX = 999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TOKEN = struct.Struct(">Q36s8s")
+_PLACE = struct.Struct(">Q16s")
+_DIGEST_BYTES = 8
 
 _Kinds = generation_pb2.Generation.Kind
 _Statuses = generation_pb2.Generation.Status
@@ -79,8 +81,8 @@ def checks(catalog: Catalog) -> Mapping[str, Check]:
 def page_token(request: generation_pb2.ListGenerationsRequest, last: Cursor) -> str:
     """Returns the token of the page behind `last`, good for the filter of `request` only."""
     microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
-    packed = _TOKEN.pack(microseconds, last.generation_id.encode(), _filter_digest(request))
-    return base64.urlsafe_b64encode(packed).decode()
+    place = _PLACE.pack(microseconds, UUID(last.generation_id).bytes)
+    return base64.urlsafe_b64encode(place + _digest(request, place)).decode()
 
 
 def cursor_in(request: generation_pb2.ListGenerationsRequest) -> Cursor | None:
@@ -91,13 +93,14 @@ def cursor_in(request: generation_pb2.ListGenerationsRequest) -> Cursor | None:
     if not request.page_token:
         return None
     try:
-        packed = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
-        microseconds, generation_id, digest = _TOKEN.unpack(packed)
+        token = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
+        place, digest = token[: _PLACE.size], token[_PLACE.size :]
+        microseconds, generation_id = _PLACE.unpack(place)
         created_at = _EPOCH + timedelta(microseconds=microseconds)
-        cursor = Cursor(created_at, generation_id.decode("ascii"))
+        cursor = Cursor(created_at, str(UUID(bytes=generation_id)))
     except (binascii.Error, ValueError, struct.error, OverflowError):
-        digest, cursor = b"", None
-    if cursor is None or digest != _filter_digest(request):
+        place, digest, cursor = b"", b"", None
+    if cursor is None or digest != _digest(request, place):
         raise InvalidRequest(
             [FieldViolation("page_token", "must be the next_page_token of the same request")]
         )
@@ -146,9 +149,9 @@ def _check_time(field: str, value: Any) -> Iterator[FieldViolation]:
         yield FieldViolation(field, "must be a time between the years 1 and 9999")
 
 
-def _filter_digest(request: generation_pb2.ListGenerationsRequest) -> bytes:
-    words = f"{request.user_id}|{request.status}|{request.kind}"
-    return hashlib.sha256(words.encode()).digest()[:8]
+def _digest(request: generation_pb2.ListGenerationsRequest, place: bytes) -> bytes:
+    words = f"{request.user_id}|{request.status}|{request.kind}|"
+    return hashlib.sha256(words.encode() + place).digest()[:_DIGEST_BYTES]
 
 
 def _word(words: type[_Word], name: Callable[[Any], str], value: int) -> _Word | None:

@@ -142,7 +142,7 @@ def begin(
 def step(generation: Generation, event: Event, now: datetime, timing: Timing) -> Generation:
     """Returns the generation after `event`; the same object if nothing changes."""
     changed = _next(generation, event, now, timing)
-    if changed is generation:
+    if changed == generation:
         return generation
     if changed.stage is not generation.stage:
         changed = replace(
@@ -353,7 +353,7 @@ def _archive_answered(
         case OutputStored(output=output):
             return replace(g, stage=Stage.COMMITTING, due_at=now, output=output)
         case OutputRenewed(output_url=output_url):
-            return _back_off(replace(g, output_url=output_url), now, timing)
+            return _save_again(replace(g, output_url=output_url), now, timing)
         case OutputLost(message=message):
             return _refund(g, FailureCode.OUTPUT_LOST, message, now)
         case unreachable:
@@ -372,15 +372,20 @@ def _effect_failed(g: Generation, event: EffectFailed, now: datetime, timing: Ti
             again = replace(g, failures=g.failures + 1)
             return _look_again(again, max(timing.poll_s, _backoff_s(g, timing)), now, timing)
         case Stage.ARCHIVING:
-            if now >= _after(g.provider_ended_at or g.stage_since, timing.archive_limit_s):
-                return _refund(g, FailureCode.OUTPUT_LOST, _OUTPUT_REMOVED, now)
-            return _back_off(g, now, timing)
+            return _save_again(g, now, timing)
         case Stage.READY | Stage.SUBMITTING:
             return _woken(g, now, timing)
         case Stage.PARKED | Stage.REJECTED | Stage.COMPLETED | Stage.FAILED:
             return g
         case unreachable:
             assert_never(unreachable)
+
+
+def _save_again(g: Generation, now: datetime, timing: Timing) -> Generation:
+    """Tries again to save the video for as long as the provider keeps it."""
+    if now >= _after(g.provider_ended_at or g.stage_since, timing.archive_limit_s):
+        return _refund(g, FailureCode.OUTPUT_LOST, _OUTPUT_REMOVED, now)
+    return _back_off(g, now, timing)
 
 
 def _woken(g: Generation, now: datetime, timing: Timing) -> Generation:

@@ -36,7 +36,7 @@ from services.generation.watchers import OVERLAP, Watchers
 from services.runtime.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
 from services.runtime.shielding import Shielded
 
-__all__ = ["DOMAIN", "GenerationServicer", "PredictionEventServicer"]
+__all__ = ["DOMAIN", "GenerationServicer", "Links", "PredictionEventServicer"]
 
 DOMAIN = "generation.reelworks.dev"
 PAGE_SIZE_DEFAULT = 50

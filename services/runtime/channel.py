@@ -57,6 +57,9 @@ def connect(
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # A service that was away is found again soon; by default pauses grow up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
         # Replicas that came or went are found within this.
         ("grpc.dns_min_time_between_resolutions_ms", 10_000),
         ("grpc.max_send_message_length", message_bytes_max),

@@ -46,6 +46,7 @@ __all__ = [
     "new_metadata",
     "open_database",
     "parse_database_url",
+    "reachable",
     "read_clock",
     "trouble_of",
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 __all__ = ["Storage", "open_storage"]
@@ -56,7 +56,14 @@ def open_storage(url: str) -> Storage:
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):
             raise ValueError("must name an absolute folder: file:///absolute/folder")
-        return Storage(LocalStore(parts.path, mkdir=True), url.rstrip("/"))
+        try:
+            return Storage(LocalStore(parts.path, mkdir=True), url.rstrip("/"))
+        except OSError as error:
+            raise ValueError(f"cannot be used: {error}") from error
     if not parts.scheme:
         raise ValueError("must be an address, for example file:///absolute/folder")
-    return Storage(from_url(url), url.rstrip("/"))
+    try:
+        return Storage(from_url(url), url.rstrip("/"))
+    except BaseError as error:
+        # What the library says is pages long, and may quote the credentials in the address.
+        raise ValueError(f"is no address of a storage: {parts.scheme}:…") from error

@@ -14,12 +14,15 @@ LogFormat = Literal["console", "json"]
 def configure_log(service: str, log_format: LogFormat = "console", level: str = "INFO") -> None:
     """Sends the log of this process, and of the libraries in it, to standard error.
 
-    Every line carries the name of the `service`. Call it once, first thing in `__main__`.
+    Every line of JSON carries the name of the `service`. Call it once, first thing in `__main__`.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        # A person wants the time of the wall, a program one that can be compared.
+        structlog.processors.TimeStamper(
+            fmt="iso" if log_format == "json" else "%H:%M:%S", utc=log_format == "json", key="time"
+        ),
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[Any]
@@ -34,7 +37,10 @@ def configure_log(service: str, log_format: LogFormat = "console", level: str = 
         # Whoever runs the process adds colours of its own, `reelworks up` for one.
         renderer = [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,
+                timestamp_key="time",
+                pad_event_to=0,
             )
         ]
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -54,7 +60,8 @@ def configure_log(service: str, log_format: LogFormat = "console", level: str = 
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
+    if log_format == "json":
+        structlog.contextvars.bind_contextvars(service=service)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
