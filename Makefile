@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find protos -name '*.proto')
 
-.PHONY: setup up demo test lint format protos lock clean
+.PHONY: bench-generation bench-webhook setup up demo test lint format protos lock clean
 
 up: setup ## Starts everything on this machine until Ctrl-C.
 	$(BIN)/reelworks up
@@ -36,6 +36,12 @@ setup: .venv/installed
 
 protos: setup ## Generates the stubs anew.
 	$(BIN)/python hatch_build.py
+
+bench-generation: setup ## Measures the whole path against a naive loop.
+	$(BIN)/python -m benchmarks.bench_generation
+
+bench-webhook: setup ## Measures durable webhooks against a handler that does nothing.
+	$(BIN)/python -m benchmarks.bench_webhook
 
 lock: ## Writes requirements.lock from pyproject.toml.
 	$(PYTHON) -m venv .lock-venv

@@ -56,4 +56,4 @@ def pause(gate: Gate, until: datetime, why: str) -> Gate:
     """
     if gate.paused_until is not None and gate.paused_until >= until:
         return replace(gate, why=why)
-    return Gate(tokens=0.0, refilled_at=until, paused_until=until, why=why)
+    return Gate(tokens=0.0, refilled_at=max(until, gate.refilled_at), paused_until=until, why=why)

@@ -60,8 +60,12 @@ class History:
         if kind is not None:
             conditions.append(columns.kind == kind.value)
         if after is not None:
-            place = tuple_(columns.created_at, columns.generation_id)
-            conditions.append(place < tuple_(after.created_at, after.generation_id))
+            place = (columns.created_at, columns.generation_id)
+            # Without their types the values would be bound as Python's, which SQLite sorts apart.
+            behind = tuple_(
+                after.created_at, after.generation_id, types=[column.type for column in place]
+            )
+            conditions.append(tuple_(*place) < behind)
         return await self._select(
             *conditions,
             order=(columns.created_at.desc(), columns.generation_id.desc()),

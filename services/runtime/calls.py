@@ -152,10 +152,12 @@ async def _errors(domain: str, call: Call) -> AsyncIterator[None]:
 async def _abort(call: Call, error: ServiceError, domain: str) -> None:
     if error.log_level > logging.INFO:
         logger.log(error.log_level, "call refused", method=call.method, reason=error.reason)
+    status = rpc_status.to_status(to_status(error, domain))
+    metadata = status.trailing_metadata
     if isinstance(error, Overloaded):
-        pushback = ("grpc-retry-pushback-ms", str(OVERLOAD_PUSHBACK_MS))
-        call.context.set_trailing_metadata((pushback,))
-    await call.context.abort_with_status(rpc_status.to_status(to_status(error, domain)))
+        # Aborting replaces what was set before, so it goes along.
+        metadata = (*metadata, ("grpc-retry-pushback-ms", str(OVERLOAD_PUSHBACK_MS)))
+    await call.context.abort(status.code, status.details, metadata)
 
 
 @contextlib.asynccontextmanager

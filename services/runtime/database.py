@@ -137,12 +137,26 @@ def trouble_of(error: BaseException) -> Trouble:
         # A pool that has no connection to give within its time says so by SQLAlchemy's own error.
         pool_empty = isinstance(error, SQLAlchemyError) and "QueuePool limit" in str(error)
         return Trouble.LOST if pool_empty else Trouble.OTHER
+    sqlite_name = getattr(error.orig, "sqlite_errorname", None)
+    if sqlite_name is not None:
+        return _sqlite_trouble(sqlite_name)
     state = getattr(error.orig, "sqlstate", None)
-    if state in _CONFLICT_STATES or "database is locked" in str(error.orig):
+    if state in _CONFLICT_STATES:
         return Trouble.CONFLICT
     if error.connection_invalidated or state in _LOST_STATES or str(state).startswith("08"):
         return Trouble.LOST
-    if state is None and isinstance(error, InterfaceError | OperationalError):
+    # asyncpg's DataError, for a value that no column can hold, is an InterfaceError too.
+    refused = isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    if state is None and not refused and isinstance(error, InterfaceError | OperationalError):
+        return Trouble.LOST
+    return Trouble.OTHER
+
+
+def _sqlite_trouble(name: str) -> Trouble:
+    """Returns the kind of failure that SQLite's name of a result code stands for."""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Trouble.CONFLICT
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")):
         return Trouble.LOST
     return Trouble.OTHER
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from services.simulator.accounts import masked
 
-__all__ = ["Journal"]
+__all__ = ["Entry", "Journal"]
 
 ENTRIES_MAX = 5000
 

@@ -1,0 +1,193 @@
+"""`reelworks credits …`: accounts, their statements, and credits for them."""
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.options import (
+    JsonOption,
+    PageSizeOption,
+    UserOption,
+    VarOption,
+    check_number,
+    run,
+)
+from services.cli.output import Column, print_json, print_line, print_table, signed
+from services.cli.up_file import service_address
+from services.client.credits import (
+    AddedCredits,
+    Balance,
+    CreditsClient,
+    OpenedAccount,
+    Transaction,
+    TransactionType,
+)
+
+__all__ = ["application", "print_balance", "print_transactions"]
+
+application = typer.Typer(help="Accounts and their credits.", no_args_is_help=True)
+
+_COLUMNS = (
+    Column("NO", is_number=True),
+    Column("TIME (UTC)"),
+    Column("TYPE"),
+    Column("CREDITS", is_number=True),
+    Column("RESERVED", is_number=True),
+    Column("AVAILABLE AFTER", is_number=True),
+    Column("RESERVED AFTER", is_number=True),
+    Column("DESCRIPTION", folds=True),
+    Column("FOR"),
+)
+_GRANT_TYPES = (TransactionType.BONUS, TransactionType.PURCHASE, TransactionType.ADJUSTMENT)
+
+
+@application.command("open")
+def open_account(
+    user: UserOption = "demo", var: VarOption = Path("var"), as_json: JsonOption = False
+) -> None:
+    """Open the account of a user, with the welcome bonus, unless it exists.
+
+    With --json: one document {balance, created}.
+    """
+    opened = run(_open(service_address("credits", var), user), user)
+    if as_json:
+        print_json(opened)
+        return
+    print_line("the account is open now" if opened.created else "the account was open before")
+    print_balance(opened.balance)
+
+
+@application.command()
+def balance(
+    user: UserOption = "demo", var: VarOption = Path("var"), as_json: JsonOption = False
+) -> None:
+    """Show what a user has: nothing if the account was never opened.
+
+    With --json: one document.
+    """
+    found = run(_balance(service_address("credits", var), user), user)
+    if as_json:
+        print_json(found)
+    else:
+        print_balance(found)
+
+
+# A negative amount would else be read as an option.
+@application.command(context_settings={"ignore_unknown_options": True})
+def grant(
+    amount: Annotated[
+        int,
+        typer.Argument(metavar="CREDITS", callback=check_number, help="May be negative to adjust."),
+    ],
+    user: UserOption = "demo",
+    kind: Annotated[
+        str, typer.Option("--type", help="bonus, purchase, or adjustment.")
+    ] = TransactionType.BONUS.lower(),
+    request_id: Annotated[
+        str, typer.Option(help="Key of the call: with the same one, credits are added once.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="What it is for, for the statement.")] = "",
+    var: VarOption = Path("var"),
+    as_json: JsonOption = False,
+) -> None:
+    """Add credits to an account.
+
+    With --json: one document {balance, transaction, replayed}.
+    """
+    chosen = next((known for known in _GRANT_TYPES if known == kind.upper()), None)
+    if chosen is None:
+        raise typer.BadParameter(
+            f"{kind} is none of bonus, purchase, adjustment", param_hint="--type"
+        )
+    key = request_id or str(uuid.uuid4())
+    added = run(
+        _grant(service_address("credits", var), user, amount, chosen, key, description), user
+    )
+    if as_json:
+        print_json(added)
+        return
+    if added.replayed:
+        print_line(f"these credits were added before, by the same --request-id {key}")
+    print_transactions([added.transaction])
+    print_balance(added.balance)
+
+
+@application.command()
+def transactions(
+    user: UserOption = "demo",
+    limit: PageSizeOption = 50,
+    var: VarOption = Path("var"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show the statement of a user, newest first.
+
+    With --json: a line for each transaction.
+    """
+    found = run(_transactions(service_address("credits", var), user, limit), user)
+    if as_json:
+        for transaction in found:
+            print_json(transaction)
+    else:
+        print_transactions(found)
+
+
+def print_transactions(found: Sequence[Transaction], with_ids: bool = True) -> None:
+    """Prints transactions as lines of a statement; `with_ids` tells what each one is for."""
+    rows = [
+        (
+            transaction.version,
+            transaction.created_at,
+            transaction.type.lower(),
+            signed(transaction.credits),
+            signed(transaction.reserved_change),
+            transaction.available_after,
+            transaction.reserved_after,
+            transaction.description,
+            transaction.reservation_id or transaction.request_id,
+        )
+        for transaction in found
+    ]
+    shown = len(_COLUMNS) if with_ids else -1
+    print_table(_COLUMNS[:shown], [row[:shown] for row in rows])
+
+
+def print_balance(found: Balance) -> None:
+    """Prints a balance in a line."""
+    print_line(
+        f"{found.user_id}: {found.available_credits} credits available, "
+        f"{found.reserved_credits} reserved"
+    )
+
+
+async def _open(address: str, user_id: str) -> OpenedAccount:
+    async with CreditsClient(address) as client:
+        return await client.open_account(user_id)
+
+
+async def _balance(address: str, user_id: str) -> Balance:
+    async with CreditsClient(address) as client:
+        return await client.get_balance(user_id)
+
+
+async def _grant(
+    address: str, user_id: str, amount: int, kind: TransactionType, key: str, description: str
+) -> AddedCredits:
+    async with CreditsClient(address) as client:
+        return await client.add_credits(user_id, amount, kind, key, description)
+
+
+async def _transactions(address: str, user_id: str, limit: int) -> list[Transaction]:
+    found: list[Transaction] = []
+    async with (
+        CreditsClient(address) as client,
+        contextlib.aclosing(client.transactions(user_id, limit)) as statement,
+    ):
+        async for transaction in statement:
+            found.append(transaction)
+            if len(found) == limit:
+                break
+    return found

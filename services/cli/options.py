@@ -1,0 +1,82 @@
+"""Options that several commands have, and how their work is run."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from services.cli.output import print_error
+from services.cli.problems import explain
+from services.runtime.errors import ServiceError
+
+__all__ = [
+    "FailureExit",
+    "JsonOption",
+    "PageSizeOption",
+    "UserOption",
+    "VarOption",
+    "check_number",
+    "check_text",
+    "fail",
+    "run",
+]
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+FAILED = 1
+INTERRUPTED = 130
+
+VarOption = Annotated[
+    Path,
+    typer.Option(
+        "--var", envvar="REELWORKS_VAR", help="Folder of the data, and of up.json with addresses."
+    ),
+]
+UserOption = Annotated[str, typer.Option("--user", help="Whose account.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+PageSizeOption = Annotated[
+    int, typer.Option("--limit", min=1, max=1000, help="How many, newest first.")
+]
+
+ResultType = TypeVar("ResultType")
+
+
+class FailureExit(typer.Exit):
+    """Ends the command with exit code 1, after its reason was printed."""
+
+    def __init__(self) -> None:
+        super().__init__(FAILED)
+
+
+def run(work: Coroutine[Any, Any, ResultType], user_id: str = "") -> ResultType:
+    """Runs the work of a command; an error of a service is printed and ends it with exit code 1."""
+    try:
+        return asyncio.run(work)
+    except ServiceError as error:
+        print_error(explain(error, user_id))
+        raise FailureExit from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def check_number(value: int | None) -> int | None:
+    """Refuses a number that no message can carry; what it may be, the service says."""
+    if value is not None and not INT64_MIN <= value <= INT64_MAX:
+        raise typer.BadParameter("must fit into 64 bits")
+    return value
+
+
+def check_text(value: str) -> str:
+    """Refuses text that no message can carry."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("must be UTF-8 text") from None
+    return value
+
+
+def fail(text: str) -> NoReturn:
+    """Prints what went wrong and ends the command with exit code 1."""
+    print_error(text)
+    raise FailureExit

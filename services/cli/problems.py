@@ -1,0 +1,30 @@
+"""Says in a line what went wrong with a call, and what to do next."""
+
+from services.runtime.errors import DeadlineExceeded, ServiceError, Unavailable
+
+__all__ = ["explain"]
+
+# A hint for each reason that leaves a person wondering; messages name field and rule themselves.
+_HINTS = {
+    "ACCOUNT_NOT_FOUND": "open the account with `reelworks credits open --user {user_id}`",
+    "INSUFFICIENT_CREDITS": "add some with `reelworks credits grant 100 --user {user_id}`, then "
+    "try again",
+    "MODEL_NOT_FOUND": "`reelworks models` lists what can be asked for",
+    "RESOLUTION_NOT_SUPPORTED": "`reelworks models` lists what can be asked for",
+    "PARAMETER_NOT_SUPPORTED": "`reelworks models` lists what can be asked for",
+    "IMAGE_NOT_ACCEPTED": "give the https address of an image with --image-uri",
+    "GENERATION_NOT_FOUND": "`reelworks generations list --user {user_id}` lists what there is",
+    "GENERATION_ID_REUSED": "leave --generation-id out to make another video",
+    "REQUEST_ID_REUSED": "leave --request-id out to add credits once more",
+}
+
+
+def explain(error: ServiceError, user_id: str = "") -> str:
+    """Returns what went wrong and, where it helps, what to do next."""
+    if isinstance(error, Unavailable | DeadlineExceeded) and not error.reason:
+        return "Reelworks does not answer; start it with `reelworks up`"
+    message = error.message.rstrip(".") or error.reason or error.status.name
+    hint = _HINTS.get(error.reason)
+    if hint is None:
+        return message
+    return f"{message}; {hint.format(user_id=user_id or error.metadata.get('user_id', 'USER'))}"

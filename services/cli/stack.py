@@ -1,0 +1,262 @@
+"""Says which processes make up Reelworks on one machine, where they listen and what they are told.
+
+It is the one place that knows the settings of all services.
+"""
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from services.cli.supervisor import ProcessPlan
+from services.client.health import is_serving
+
+__all__ = [
+    "DATABASE_SERVICES",
+    "PROVIDER_VARIABLES",
+    "PortTaken",
+    "Ports",
+    "Stack",
+    "choose_ports",
+    "database_url",
+    "make_keys",
+    "module_command",
+]
+
+HOST = "127.0.0.1"
+DATABASE_SERVICES = ("credits", "generation", "webhook")
+"""The services that have a database, each its own."""
+PROVIDER_VARIABLES = ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL", "REPLICATE_WEBHOOK_SECRET")
+"""What says which Replicate to use."""
+SIMULATOR_TOKEN = "r8_simulator"  # noqa: S105  The simulator's, known to everybody.
+WEBHOOK_PATH = "/api/webhooks/replicate"
+POLL_INTERVAL_S = 2.0
+POLL_INTERVAL_SIMULATOR_S = 0.5
+DRAIN_S = 0
+GRACE_S = 3
+PROBE_S = 1.0
+KEY_BYTES = 32
+
+
+class PortTaken(Exception):
+    """Another process listens on a port that is needed."""
+
+    def __init__(self, port: int, name: str) -> None:
+        super().__init__(f"port {port}, for {name}, is taken by another process")
+        self.name = name
+        """What the port is for: a field of `Ports`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where each process listens on 127.0.0.1."""
+
+    credits: int = 50051
+    """gRPC of the credits service."""
+    generation: int = 50052
+    """gRPC of the generation service."""
+    webhook: int = 8081
+    """HTTP of the webhook service."""
+    simulator: int = 8090
+    """API of the simulator."""
+    delivery: int = 8091
+    """File host of the simulator."""
+    control: int = 8092
+    """Control listener of the simulator."""
+
+
+def choose_ports(wanted: Ports, needed: Sequence[str]) -> Ports:
+    """Returns `wanted` with a free port for each 0.
+
+    Raises PortTaken that names the first of the `needed` ones on which something listens.
+    """
+    with contextlib.ExitStack() as held:
+        chosen = {}
+        for name in (field.name for field in fields(Ports)):
+            port: int = getattr(wanted, name)
+            listener = held.enter_context(socket.socket())
+            # Connections that ended a moment ago do not count.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if name in needed or port == 0:
+                try:
+                    listener.bind((HOST, port))
+                except OSError:
+                    raise PortTaken(port, name) from None
+                port = listener.getsockname()[1]
+            chosen[name] = port
+    return Ports(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One set of processes that belong together."""
+
+    var: Path
+    """Folder of all their data; absolute."""
+    ports: Ports
+    """Where they listen."""
+    speed: float
+    """How many times faster than Replicate the simulator works."""
+    environment: Mapping[str, str]
+    """What they inherit; `REPLICATE_API_TOKEN` in it means the real Replicate."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the simulator stands in for Replicate."""
+        return not self.environment.get("REPLICATE_API_TOKEN")
+
+    @property
+    def needed_ports(self) -> tuple[str, ...]:
+        """Names of the ports that its processes listen on."""
+        names = ("credits", "generation", "webhook")
+        return (*names, "simulator", "delivery", "control") if self.simulated else names
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where to reach each process: `host:port` for gRPC, else `http://…`."""
+        addresses = {
+            "credits": f"{HOST}:{self.ports.credits}",
+            "generation": f"{HOST}:{self.ports.generation}",
+            "webhook": f"http://{HOST}:{self.ports.webhook}",
+        }
+        if self.simulated:
+            addresses |= {
+                name: f"http://{HOST}:{getattr(self.ports, name)}"
+                for name in ("simulator", "delivery", "control")
+            }
+        return addresses
+
+    def stages(self) -> tuple[tuple[ProcessPlan, ...], ...]:
+        """Returns the processes in the order in which to start them, those together that can be."""
+        addresses = self.addresses
+        services = (
+            self._service("credits", lambda: is_serving(addresses["credits"])),
+            self._service("generation", lambda: is_serving(addresses["generation"])),
+            self._service("webhook", lambda: _answers(self.ports.webhook, "/healthz")),
+        )
+        # The webhook service asks Replicate for the key of its signatures when it starts.
+        return ((self._simulator(),), services) if self.simulated else (services,)
+
+    def settings(self, service: str) -> dict[str, str]:
+        """Returns the environment of a service."""
+        return {
+            **self.environment,
+            **self._provider(),
+            "REELWORKS_DATABASE_URL": database_url(service, self.var, self.environment),
+            "REELWORKS_CALLBACK_KEYS_FILE": str(self.var / "keys" / "callback_keys"),
+            "REELWORKS_ENVIRONMENT": self.environment.get("REELWORKS_ENVIRONMENT", "local"),
+            "REELWORKS_DRAIN_S": str(DRAIN_S),
+            "REELWORKS_GRACE_S": str(GRACE_S),
+            **self._listeners()[service],
+        }
+
+    def _listeners(self) -> dict[str, dict[str, str]]:
+        """Returns where each service listens and whom it calls."""
+        addresses = self.addresses
+        return {
+            "credits": {"REELWORKS_ADDRESS": addresses["credits"]},
+            "generation": {
+                "REELWORKS_ADDRESS": addresses["generation"],
+                "REELWORKS_CREDITS_ADDRESS": addresses["credits"],
+                "REELWORKS_STORAGE_URL": (self.var / "media").as_uri(),
+                **self._callbacks(),
+            },
+            "webhook": {
+                "REELWORKS_HTTP_ADDRESS": f"{HOST}:{self.ports.webhook}",
+                "REELWORKS_GENERATION_ADDRESS": addresses["generation"],
+            },
+        }
+
+    def _callbacks(self) -> dict[str, str]:
+        """Returns how the generation service learns what Replicate did, and where files lie."""
+        if not self.simulated:
+            # Only the operator knows an address at which Replicate reaches this machine. Without
+            # one in the environment, polling does it all.
+            given = self.environment.get("REELWORKS_POLL_INTERVAL_S")
+            return {"REELWORKS_POLL_INTERVAL_S": given or str(POLL_INTERVAL_S)}
+        return {
+            "REELWORKS_WEBHOOK_PUBLIC_URL": self.addresses["webhook"] + WEBHOOK_PATH,
+            "REELWORKS_DELIVERY_ORIGINS": self.addresses["delivery"],
+            "REELWORKS_POLL_INTERVAL_S": str(POLL_INTERVAL_SIMULATOR_S),
+        }
+
+    def _provider(self) -> dict[str, str]:
+        """Returns what differs from the inherited environment about Replicate."""
+        if not self.simulated:
+            return {}
+        return {
+            "REPLICATE_API_TOKEN": SIMULATOR_TOKEN,
+            "REPLICATE_BASE_URL": self.addresses["simulator"],
+            # Empty is unset: the simulator has a key of its own.
+            "REPLICATE_WEBHOOK_SECRET": "",
+        }
+
+    def _service(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> ProcessPlan:
+        return ProcessPlan(name, module_command(f"services.{name}"), self.settings(name), is_ready)
+
+    def _simulator(self) -> ProcessPlan:
+        arguments = (
+            *("--api-port", str(self.ports.simulator)),
+            *("--delivery-port", str(self.ports.delivery)),
+            *("--control-port", str(self.ports.control)),
+            *("--speed", str(self.speed)),
+            *("--token", SIMULATOR_TOKEN),
+            # In memory, ids would repeat after a restart, and they are unique for ever.
+            *("--data", str(self.var / "simulator")),
+        )
+        command = module_command("services.simulator", *arguments)
+        return ProcessPlan(
+            "simulator",
+            command,
+            self.environment,
+            lambda: _answers(self.ports.control, "/control/state"),
+        )
+
+
+def module_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Returns the command that runs `module` in this Python."""
+    # -P: a folder `services` in the working directory is somebody else's.
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def database_url(service: str, var: Path, environment: Mapping[str, str]) -> str:
+    """Returns where a service keeps its data.
+
+    `REELWORKS_<SERVICE>_DATABASE_URL` says it; by default it is a SQLite file in `var`.
+    """
+    given = environment.get(f"REELWORKS_{service.upper()}_DATABASE_URL")
+    return given or f"sqlite:///{var / service}.sqlite3"
+
+
+def make_keys(var: Path) -> None:
+    """Makes the keys in `var/keys` that are not there yet, for this user's eyes only."""
+    folder = var / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(folder / "callback_keys", flags, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+
+
+async def _answers(port: int, path: str) -> bool:
+    """Tells whether an HTTP server on this machine answers 200."""
+    return await asyncio.to_thread(_answers_now, port, path)
+
+
+def _answers_now(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=PROBE_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,185 @@
+"""`reelworks up`: runs all services on this machine until Ctrl-C."""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from services.cli.migrations import migrate
+from services.cli.options import FailureExit, VarOption
+from services.cli.output import print_error, print_line
+from services.cli.stack import (
+    DATABASE_SERVICES,
+    Ports,
+    PortTaken,
+    Stack,
+    choose_ports,
+    make_keys,
+)
+from services.cli.supervisor import ProcessFailed, Supervisor
+from services.cli.up_file import AlreadyUp, UpFile, lock_folder, remove_up_file, write_up_file
+
+__all__ = ["up"]
+
+COLORS = {"credits": 32, "generation": 36, "webhook": 35, "simulator": 33}
+"""ANSI colour of each process's prefix."""
+NAME_WIDTH = max(map(len, COLORS))
+WRONG_USE = 2
+EXAMPLE = '"a red fox running through fresh snow, cinematic" --model t2v-14B --resolution 480p'
+
+
+def up(
+    speed: Annotated[
+        float, typer.Option(min=0.01, max=1000, help="How many times faster than Replicate.")
+    ] = 10,
+    var: VarOption = Path("var"),
+    credits_port: Annotated[
+        int, typer.Option(envvar="REELWORKS_CREDITS_PORT", min=0, max=65535)
+    ] = 50051,
+    generation_port: Annotated[
+        int, typer.Option(envvar="REELWORKS_GENERATION_PORT", min=0, max=65535)
+    ] = 50052,
+    webhook_port: Annotated[
+        int, typer.Option(envvar="REELWORKS_WEBHOOK_PORT", min=0, max=65535)
+    ] = 8081,
+    simulator_port: Annotated[
+        int,
+        typer.Option(
+            envvar="REELWORKS_SIMULATOR_PORT",
+            min=0,
+            max=65533,
+            help="Its API; its file host and its control listener take the two ports after it.",
+        ),
+    ] = 8090,
+) -> None:
+    """Start all services on this machine and run them until Ctrl-C.
+
+    Databases, keys and videos lie in the folder --var. A port of 0 takes any free one. With
+    REPLICATE_API_TOKEN in the environment the real Replicate makes the videos, else a simulator
+    does; for the real one's webhooks, REELWORKS_WEBHOOK_PUBLIC_URL is the https address at which it
+    reaches the webhook service, and without it the services poll.
+    REELWORKS_{CREDITS,GENERATION,WEBHOOK}_DATABASE_URL put a database elsewhere.
+
+    Exit codes: 0 after Ctrl-C, 1 if a service cannot be kept running, 2 if nothing was started
+    since a port is taken or the folder is in use.
+    """
+    simulator = (simulator_port + offset if simulator_port else 0 for offset in range(3))
+    wanted = Ports(credits_port, generation_port, webhook_port, *simulator)
+    stack = Stack(var.absolute(), wanted, speed, dict(os.environ))
+    try:
+        stack = Stack(stack.var, choose_ports(wanted, stack.needed_ports), speed, stack.environment)
+        stack.var.mkdir(parents=True, exist_ok=True)
+        with lock_folder(stack.var):
+            make_keys(stack.var)
+            asyncio.run(_run_until_signal(stack))
+    except PortTaken as error:
+        option = error.name if error.name in ("credits", "generation", "webhook") else "simulator"
+        print_error(f"{error}; stop that one, or choose another with --{option}-port")
+        raise typer.Exit(WRONG_USE) from None
+    except AlreadyUp as error:
+        print_error(f"{error}; stop that one, or choose another folder with --var")
+        raise typer.Exit(WRONG_USE) from None
+    except OSError as error:
+        print_error(f"{stack.var} cannot be used: {error.strerror}")
+        raise typer.Exit(WRONG_USE) from None
+    except ProcessFailed as error:
+        print_error(f"{error}; its last lines above say why")
+        raise FailureExit from None
+
+
+async def _run_until_signal(stack: Stack) -> None:
+    """Runs the stack; the first signal stops it in order, the second kills it."""
+    is_up = asyncio.Event()
+    supervisor = Supervisor(_report, lambda ids: _publish(stack, ids) if is_up.is_set() else None)
+    running = asyncio.create_task(_run(stack, supervisor, is_up))
+    loop = asyncio.get_running_loop()
+    signals_seen = 0
+
+    def leave() -> None:
+        nonlocal signals_seen
+        signals_seen += 1
+        if signals_seen == 1:
+            is_up.clear()
+            print_line("stopping; press Ctrl-C again to kill")
+            running.cancel()
+        else:
+            supervisor.kill()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, leave)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not signals_seen:
+            raise
+        print_line("stopped")
+    finally:
+        remove_up_file(stack.var)
+
+
+async def _run(stack: Stack, supervisor: Supervisor, is_up: asyncio.Event) -> NoReturn:
+    for migration in await migrate(stack, DATABASE_SERVICES):
+        if not migration.succeeded:
+            for line in migration.log.splitlines():
+                _report(migration.service, line)
+            raise ProcessFailed(f"the database of {migration.service} cannot be migrated")
+    async with supervisor.running(stack.stages()):
+        is_up.set()
+        _publish(stack, supervisor.process_ids)
+        _greet(stack)
+        await asyncio.Event().wait()
+    raise AssertionError("it is left by an exception only")
+
+
+def _publish(stack: Stack, process_ids: Mapping[str, int]) -> None:
+    write_up_file(stack.var, UpFile(os.getpid(), stack.addresses, process_ids))
+
+
+def _report(name: str, line: str) -> None:
+    """Prints a line of a process under its name."""
+    prefix = f"{name:<{NAME_WIDTH}} | "
+    if sys.stdout.isatty():
+        prefix = f"\x1b[{COLORS.get(name, 37)}m{prefix}\x1b[0m"
+    # Whoever read this may be gone, a pager for one; that is no reason to stop the services.
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{prefix}{line}\n")
+        sys.stdout.flush()
+
+
+def _greet(stack: Stack) -> None:
+    """Says where everything is and what to try."""
+    addresses = stack.addresses
+    program = Path(sys.argv[0])
+    with contextlib.suppress(ValueError):
+        program = program.relative_to(Path.cwd())
+    command = f"{shlex.quote(str(program))} generate {EXAMPLE}"
+    if stack.var != Path("var").absolute() and "REELWORKS_VAR" not in os.environ:
+        command += f" --var {shlex.quote(str(stack.var))}"
+    replicate = (
+        f"{addresses['simulator']} (a simulator, {stack.speed:g} times as fast)"
+        if stack.simulated
+        else "the real one, paid with your REPLICATE_API_TOKEN"
+    )
+    print_line()
+    print_line("Reelworks is up. Ctrl-C stops it.", style="bold green")
+    print_line()
+    for name, value in (
+        ("credits", f"{addresses['credits']} (gRPC)"),
+        ("generation", f"{addresses['generation']} (gRPC)"),
+        ("webhook", f"{addresses['webhook']} (HTTP)"),
+        ("Replicate", replicate),
+        ("data", str(stack.var)),
+    ):
+        print_line(f"  {name:<{NAME_WIDTH}}  {value}")
+    print_line()
+    print_line("Make a video, in another terminal:")
+    print_line()
+    print_line(f"  {command}", style="bold")
+    print_line()

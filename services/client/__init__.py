@@ -1,0 +1,1 @@
+"""Typed asyncio clients of the services; who uses them never meets protobuf or gRPC."""

@@ -1,0 +1,1 @@
+"""The credits service: reserves, commits and refunds the credits of every user."""

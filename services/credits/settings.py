@@ -1,0 +1,25 @@
+"""Settings of the credits service."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from services.credits.records import CREDITS_MAX
+from services.runtime.server import ServerSettings
+from services.runtime.settings import Settings
+
+__all__ = ["CreditsSettings", "DatabaseSettings"]
+
+
+class DatabaseSettings(Settings):
+    """What the migration needs to know."""
+
+    database_url: str
+    """Where the ledger is kept: `sqlite:////absolute/path` or `postgresql://user@host/name`."""
+
+
+class CreditsSettings(ServerSettings, DatabaseSettings):
+    """What the service needs to know."""
+
+    welcome_bonus_credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = 100
+    """Credits that every new account begins with; 0 to 10^15."""

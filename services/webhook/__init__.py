@@ -1,0 +1,1 @@
+"""Takes Replicate's signed webhooks: verifies, stores, acknowledges, then passes them on."""

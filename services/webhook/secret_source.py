@@ -1,0 +1,138 @@
+"""Knows which secrets webhooks may be signed with: those of the settings, or Replicate's answer."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from services.runtime.telemetry import get_logger
+from services.webhook.signature import Secret, decode_secret
+
+__all__ = ["ReplicateAccount", "SecretSource", "parse_secrets"]
+
+RETIRED_HOURS_MAX = 24
+FETCH_PAUSE_S = 1.0
+FETCH_LIMIT_S = 5.0
+FETCH_BYTES_MAX = 64 * 1024
+DOUBT_PAUSE_S = 300.0
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicateAccount:
+    """Where the signing secret of an account is asked for."""
+
+    base_url: str
+    token: str = field(repr=False)
+
+
+class SecretSource:
+    """Gives the secrets that are known now; without given ones, `run` asks Replicate for its."""
+
+    def __init__(
+        self,
+        given: Sequence[Secret],
+        account: ReplicateAccount | None = None,
+        *,
+        fetch_pause_s: float = FETCH_PAUSE_S,
+        doubt_pause_s: float = DOUBT_PAUSE_S,
+    ) -> None:
+        self._secrets = tuple(given)
+        self._account = account
+        self._fetch_pause_s = fetch_pause_s
+        self._doubt_pause_s = doubt_pause_s
+        self._doubted = asyncio.Event()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The secrets that are known, newest first; empty until Replicate has answered."""
+        return self._secrets
+
+    def doubt(self) -> None:
+        """Tells that a well-formed webhook bore none of our signatures: the secret may be new."""
+        self._doubted.set()
+
+    async def run(self) -> None:
+        """Asks Replicate until it has answered, and again after doubts, as long as it runs."""
+        if self._account is None or self._secrets:
+            return
+        timeout = ClientTimeout(total=FETCH_LIMIT_S)
+        async with ClientSession(timeout=timeout) as session:
+            while True:
+                # Often, since Replicate repeats a webhook for a minute only.
+                if await self._fetch(session, self._account):
+                    break
+                await asyncio.sleep(self._fetch_pause_s)
+            while True:
+                await self._doubted.wait()
+                await self._fetch(session, self._account)
+                # Strangers can cause doubts at will; they cost one request in this time.
+                await asyncio.sleep(self._doubt_pause_s)
+                self._doubted.clear()
+
+    async def _fetch(self, session: ClientSession, account: ReplicateAccount) -> bool:
+        """Asks once and tells whether there was an answer; without one the secrets stay."""
+        try:
+            async with session.get(
+                f"{account.base_url.rstrip('/')}/v1/webhooks/default/secret",
+                headers={"Authorization": f"Bearer {account.token}"},
+                allow_redirects=False,
+            ) as response:
+                body = await response.content.read(FETCH_BYTES_MAX)
+                if response.status != 200:
+                    raise ValueError(f"status {response.status}")
+            secret = Secret(0, decode_secret(_key_of(body)))
+        except (ClientError, TimeoutError, ValueError) as error:
+            logger.warning("no signing secret yet", cause=str(error) or type(error).__name__)
+            return False
+        if (secret,) != self._secrets:
+            logger.info("signing secret fetched")
+        self._secrets = (secret,)
+        return True
+
+
+def parse_secrets(text: str, now: datetime) -> tuple[Secret, ...]:
+    """Returns the secrets in `whsec_…,whsec_…@<end time>`, newest first; a retired one has an end.
+
+    Raises ValueError that names a secret by its place, never by its content.
+    """
+    secrets = []
+    for number, part in enumerate(text.split(",")):
+        encoded, _, end = part.strip().partition("@")
+        try:
+            secrets.append(Secret(number, decode_secret(encoded), _parse_end(end, now)))
+        except ValueError as error:
+            raise ValueError(f"secret {number + 1} {error}") from None
+    if all(secret.ends_at is not None for secret in secrets):
+        raise ValueError("needs one secret without an end time")
+    return tuple(secrets)
+
+
+def _parse_end(text: str, now: datetime) -> datetime | None:
+    if not text:
+        return None
+    try:
+        end = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("has an end that is no ISO 8601 time") from None
+    if end.tzinfo is None:
+        raise ValueError("has an end without a time zone")
+    if end > now + timedelta(hours=RETIRED_HOURS_MAX):
+        raise ValueError(f"ends more than {RETIRED_HOURS_MAX} hours from now")
+    return end
+
+
+def _key_of(body: bytes) -> str:
+    """Returns the secret in Replicate's answer; raises ValueError that tells nothing of it."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        raise ValueError("the answer is not JSON") from None
+    key = answer.get("key") if isinstance(answer, dict) else None
+    if not isinstance(key, str):
+        raise ValueError("the answer has no key")
+    return key
