@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(shell find protos -name '*.proto')
 
-.PHONY: bench-generation bench-webhook setup up demo test lint format protos lock clean
+.PHONY: bench-credits bench-generation bench-webhook setup up demo test lint format protos lock clean
 
 up: setup ## Starts everything on this machine until Ctrl-C.
 	$(BIN)/reelworks up
@@ -25,6 +25,9 @@ format: setup ## Formats code and contracts.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cd protos && ../$(BIN)/buf format -w .
+
+bench-credits: setup ## Measures the credits service on SQLite and on PostgreSQL.
+	$(BIN)/python benchmarks/bench_credits.py --postgresql
 
 setup: .venv/installed
 

@@ -1,17 +1,35 @@
 """What all tests share: databases of their own, on both kinds of server."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
+
+# PostgreSQL's programs are forked as another user, and gRPC's fork handlers kill such children. It
+# looks for this when it is first imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from services.runtime.migrations import migrate
 from tests.postgresql import PostgresqlServer, running_postgresql
 
 NewDatabase = Callable[[str], str]
 """Takes a service's name and returns the URL of a migrated, empty database for it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_log() -> None:
+    # By default structlog draws exceptions with all their local values, which takes seconds.
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +63,7 @@ def new_database(
         template = templates.get((backend, service))
         if template is None:
             template = f"{templates['folder', '']}/{service}.sqlite3"
-            migrate(service, f"sqlite:///{template}")
+            _migrate(service, f"sqlite:///{template}")
             templates[backend, service] = template
         path = tmp_path / f"{service}-{uuid.uuid4().hex}.sqlite3"
         shutil.copy(template, path)
@@ -56,8 +74,14 @@ def new_database(
         template = templates.get((backend, service))
         if template is None:
             template = server.create_database()
-            migrate(service, server.url(template))
+            _migrate(service, server.url(template))
             templates[backend, service] = template
         return server.url(server.create_database(template))
 
     return on_sqlite if backend == "sqlite" else on_postgresql
+
+
+def _migrate(service: str, url: str) -> None:
+    # A thread has no event loop, which a test that asks for a database may already run in.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(migrate, service, url).result()

@@ -1,6 +1,7 @@
 """The program `reelworks`: its commands and how they are grouped."""
 
 import os
+import sys
 
 # gRPC's own lines about connections that fail would stand between ours; to be said before its
 # import.
@@ -11,27 +12,32 @@ import typer
 from services.cli import credits as credits_commands
 from services.cli import demo, generate, generations, migrate, models, up
 
-__all__ = ["application", "main"]
-
-application = typer.Typer(
-    name="reelworks",
-    help="AI video by credits, on this machine. Start with `reelworks up`.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-application.command()(up.up)
-application.command()(demo.demo)
-application.command()(generate.generate)
-application.command()(models.models)
-application.command()(migrate.migrate)
-application.add_typer(credits_commands.application, name="credits")
-application.add_typer(generations.application, name="generations")
+__all__ = ["main"]
 
 
 def main() -> None:
     """Runs the command that was asked for."""
-    application()
+    _build(for_terminal=sys.stdout.isatty() and sys.stderr.isatty())()
+
+
+def _build(for_terminal: bool) -> typer.Typer:
+    """Returns the program; help and usage errors are drawn in boxes on a terminal only."""
+    application = typer.Typer(
+        name="reelworks",
+        help="AI video by credits, on this machine. Start with `reelworks up`.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich" if for_terminal else None,
+    )
+    application.command()(up.up)
+    application.command()(demo.demo)
+    application.command()(generate.generate)
+    application.command()(models.models)
+    application.command()(migrate.migrate)
+    application.add_typer(credits_commands.application, name="credits")
+    application.add_typer(generations.application, name="generations")
+    return application
 
 
 if __name__ == "__main__":

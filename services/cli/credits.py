@@ -49,7 +49,9 @@ _GRANT_TYPES = (TransactionType.BONUS, TransactionType.PURCHASE, TransactionType
 def open_account(
     user: UserOption = "demo", var: VarOption = Path("var"), as_json: JsonOption = False
 ) -> None:
-    """Open the account of a user, with the welcome bonus, unless it exists.
+    """Open the account of a user, unless it is open.
+
+    A new account holds the welcome bonus.
 
     With --json: one document {balance, created}.
     """
@@ -65,7 +67,9 @@ def open_account(
 def balance(
     user: UserOption = "demo", var: VarOption = Path("var"), as_json: JsonOption = False
 ) -> None:
-    """Show what a user has: nothing if the account was never opened.
+    """Show what a user has.
+
+    That is nothing if the account was never opened.
 
     With --json: one document.
     """
@@ -135,12 +139,15 @@ def transactions(
         print_transactions(found)
 
 
-def print_transactions(found: Sequence[Transaction], with_ids: bool = True) -> None:
-    """Prints transactions as lines of a statement; `with_ids` tells what each one is for."""
+def print_transactions(found: Sequence[Transaction], in_full: bool = True) -> None:
+    """Prints transactions as lines of a statement.
+
+    Not `in_full`, it leaves out dates and what each one is for, as suits those of one generation.
+    """
     rows = [
         (
             transaction.version,
-            transaction.created_at,
+            transaction.created_at if in_full else f"{transaction.created_at:%H:%M:%S}",
             transaction.type.lower(),
             signed(transaction.credits),
             signed(transaction.reserved_change),
@@ -151,7 +158,7 @@ def print_transactions(found: Sequence[Transaction], with_ids: bool = True) -> N
         )
         for transaction in found
     ]
-    shown = len(_COLUMNS) if with_ids else -1
+    shown = len(_COLUMNS) if in_full else -1
     print_table(_COLUMNS[:shown], [row[:shown] for row in rows])
 
 

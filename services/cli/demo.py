@@ -1,5 +1,6 @@
 """`reelworks demo`: shows the money of a video, of a failed job and of a refused one."""
 
+import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from services.cli.credits import print_balance, print_transactions
 from services.cli.following import follow, progress
 from services.cli.generate import copy_video
 from services.cli.migrations import migrate
-from services.cli.options import fail, run
+from services.cli.options import FailureExit, fail, run
 from services.cli.output import print_error, print_line
 from services.cli.stack import (
     DATABASE_SERVICES,
@@ -42,6 +43,7 @@ MODEL = "t2v-14B"
 RESOLUTION = "480p"
 TAKEN_CREDITS = -95
 """Of the welcome bonus of 100, too little is left for a video."""
+SCENE_S_MAX = 600.0
 LOG_LINES_SHOWN = 40
 
 
@@ -140,9 +142,11 @@ def demo(
         try:
             faults = run(_play(stack, output, lambda name, line: log.append(f"{name} | {line}")))
         except ProcessFailed as error:
-            for line in log[-LOG_LINES_SHOWN:]:
-                print_line(line)
-            fail(f"{error}; the last lines above say why")
+            _show_end(log)
+            fail(str(error))
+        except FailureExit:
+            _show_end(log)
+            raise
     if faults:
         for fault in faults:
             print_error(fault)
@@ -176,6 +180,11 @@ def judge(
     return faults
 
 
+def _show_end(log: Sequence[str]) -> None:
+    for line in log[-LOG_LINES_SHOWN:]:
+        print_line(line)
+
+
 async def _play(stack: Stack, output: Path, report: Callable[[str, str], None]) -> list[str]:
     """Plays all scenes and returns what went wrong in them."""
     print_line(f"starting the services, on free ports, with their data in {stack.var} …")
@@ -183,7 +192,9 @@ async def _play(stack: Stack, output: Path, report: Callable[[str, str], None]) 
     for migration in await migrate(stack, DATABASE_SERVICES):
         if not migration.succeeded:
             report(migration.service, migration.log)
-            raise ProcessFailed(f"the database of {migration.service} cannot be migrated")
+            raise ProcessFailed(
+                f"the database of {migration.service} cannot be migrated; the lines above say why"
+            )
     faults = []
     async with (
         Supervisor(report).running(stack.stages()),
@@ -194,7 +205,11 @@ async def _play(stack: Stack, output: Path, report: Callable[[str, str], None]) 
             print_line()
             print_line(f"{number}. {scene.title}", style="bold")
             print_line(f'   "{scene.prompt}", {MODEL}, {RESOLUTION}')
-            found = await _play_scene(scene, credits_client, generations, output)
+            try:
+                async with asyncio.timeout(SCENE_S_MAX):
+                    found = await _play_scene(scene, credits_client, generations, output)
+            except TimeoutError:
+                found = [f"it did not end within {SCENE_S_MAX:.0f} s"]
             faults += [f"{scene.title}: {fault}" for fault in found]
         print_line()
     return faults
@@ -217,7 +232,7 @@ async def _play_scene(
     generation = await _make(scene, generations)
     balance = await credits_client.get_balance(user_id)
     transactions = [transaction async for transaction in credits_client.transactions(user_id)][::-1]
-    print_transactions(transactions, with_ids=False)
+    print_transactions(transactions, in_full=False)
     print_balance(balance)
     faults = judge(scene.expectation, generation, transactions, balance)
     if generation.video_uri:

@@ -65,7 +65,9 @@ class _Receipt:
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(callback=check_text, help="What the video shows.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", callback=check_text, help="What the video shows.")
+    ],
     model: Annotated[str, typer.Option(help="As `reelworks models` lists.")] = "t2v-14B",
     resolution: Annotated[str, typer.Option(help="480p or 720p.")] = "480p",
     kind: Annotated[
@@ -243,7 +245,7 @@ def _save(generation: Generation, path: Path) -> Path | None:
 def _print_receipt(receipt: _Receipt, file: Path | None) -> None:
     generation = receipt.generation
     print_line()
-    print_transactions(receipt.transactions, with_ids=False)
+    print_transactions(receipt.transactions, in_full=False)
     charged = -net_credits(receipt.transactions)
     print_line(f"charged {charged} credits for generation {generation.generation_id}")
     print_balance(receipt.balance)

@@ -71,7 +71,7 @@ def list_generations(
 
 @application.command()
 def show(
-    generation_id: Annotated[str, typer.Argument(help="Its id.")],
+    generation_id: Annotated[str, typer.Argument(metavar="ID", help="Its id.")],
     user: UserOption = "demo",
     var: VarOption = Path("var"),
     as_json: JsonOption = False,

@@ -16,7 +16,8 @@ __all__ = ["migrate"]
 
 def migrate(
     services: Annotated[
-        list[str] | None, typer.Argument(help="credits, generation, webhook; by default all.")
+        list[str] | None,
+        typer.Argument(metavar="SERVICE", help="credits, generation, webhook; by default all."),
     ] = None,
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
@@ -25,6 +26,7 @@ def migrate(
 
     A database is the one that REELWORKS_{CREDITS,GENERATION,WEBHOOK}_DATABASE_URL names
     (sqlite:////absolute/path or postgresql://host/name), by default a file in --var.
+
     With --json: a line {service, succeeded, log} for each.
     """
     chosen = services or list(DATABASE_SERVICES)

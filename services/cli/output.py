@@ -15,6 +15,7 @@ from rich.table import Table
 
 __all__ = ["Column", "plain", "print_error", "print_json", "print_line", "print_table", "signed"]
 
+FOLDED_WIDTH_MIN = 10
 WIDTH_MAX = 10_000
 """Wide enough for every table to show how much it needs."""
 
@@ -80,12 +81,13 @@ def signed(credits_moved: int) -> str:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         table.add_column(
             column.title.replace(" ", "\n"),
             justify="right" if column.is_number else "left",
             no_wrap=not column.folds,
+            min_width=FOLDED_WIDTH_MIN if column.folds else None,
             overflow="fold",
         )
     for row in rows:

@@ -27,6 +27,8 @@ LINE_BYTES_MAX = 64 * 1024
 WRONG_SETTINGS = 2
 """The exit code of a service that cannot run with its settings: starting it again is no use."""
 
+ADVICE = "its lines above say why"
+
 
 class ProcessFailed(Exception):
     """A process does not start, or dies again and again."""
@@ -100,10 +102,14 @@ class Supervisor:
         while True:
             code = await self._run_once(plan)
             if code == WRONG_SETTINGS:
-                raise ProcessFailed(f"{plan.name} cannot run with its settings")
+                raise ProcessFailed(
+                    f"{plan.name} cannot run with its settings; its lines above say why"
+                )
             ends.append(time.monotonic())
             if len(ends) == ends.maxlen and ends[-1] - ends[0] < RESTARTS_WITHIN_S:
-                raise ProcessFailed(f"{plan.name} ended {len(ends)} times within a minute")
+                raise ProcessFailed(
+                    f"{plan.name} ended {len(ends)} times within a minute; its lines above say why"
+                )
             self._report(plan.name, f"ended {_describe(code)}; starts again")
             await asyncio.sleep(RESTART_PAUSE_S)
 

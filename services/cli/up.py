@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from services.cli.migrations import migrate
-from services.cli.options import FailureExit, VarOption
+from services.cli.options import VarOption, fail
 from services.cli.output import print_error, print_line
 from services.cli.stack import (
     DATABASE_SERVICES,
@@ -30,6 +30,7 @@ __all__ = ["up"]
 
 COLORS = {"credits": 32, "generation": 36, "webhook": 35, "simulator": 33}
 """ANSI colour of each process's prefix."""
+OWN_NAME = "reelworks"
 NAME_WIDTH = max(map(len, COLORS))
 WRONG_USE = 2
 EXAMPLE = '"a red fox running through fresh snow, cinematic" --model t2v-14B --resolution 480p'
@@ -67,8 +68,8 @@ def up(
     reaches the webhook service, and without it the services poll.
     REELWORKS_{CREDITS,GENERATION,WEBHOOK}_DATABASE_URL put a database elsewhere.
 
-    Exit codes: 0 after Ctrl-C, 1 if a service cannot be kept running, 2 if nothing was started
-    since a port is taken or the folder is in use.
+    Exit codes: 0 after Ctrl-C; 1 if a service cannot be kept running, or after a second Ctrl-C;
+    2 if nothing was started since a port is taken or the folder is in use.
     """
     simulator = (simulator_port + offset if simulator_port else 0 for offset in range(3))
     wanted = Ports(credits_port, generation_port, webhook_port, *simulator)
@@ -77,6 +78,7 @@ def up(
         stack = Stack(stack.var, choose_ports(wanted, stack.needed_ports), speed, stack.environment)
         stack.var.mkdir(parents=True, exist_ok=True)
         with lock_folder(stack.var):
+            remove_up_file(stack.var)  # Left by one that was killed.
             make_keys(stack.var)
             asyncio.run(_run_until_signal(stack))
     except PortTaken as error:
@@ -90,8 +92,7 @@ def up(
         print_error(f"{stack.var} cannot be used: {error.strerror}")
         raise typer.Exit(WRONG_USE) from None
     except ProcessFailed as error:
-        print_error(f"{error}; its last lines above say why")
-        raise FailureExit from None
+        fail(str(error))
 
 
 async def _run_until_signal(stack: Stack) -> None:
@@ -107,8 +108,8 @@ async def _run_until_signal(stack: Stack) -> None:
         signals_seen += 1
         if signals_seen == 1:
             is_up.clear()
-            print_line("stopping; press Ctrl-C again to kill")
             running.cancel()
+            _report(OWN_NAME, "stopping; press Ctrl-C again to kill")
         else:
             supervisor.kill()
 
@@ -119,7 +120,9 @@ async def _run_until_signal(stack: Stack) -> None:
     except asyncio.CancelledError:
         if not signals_seen:
             raise
-        print_line("stopped")
+        if signals_seen > 1:
+            raise ProcessFailed("killed before all had left") from None
+        _report(OWN_NAME, "stopped")
     finally:
         remove_up_file(stack.var)
 
@@ -129,7 +132,9 @@ async def _run(stack: Stack, supervisor: Supervisor, is_up: asyncio.Event) -> No
         if not migration.succeeded:
             for line in migration.log.splitlines():
                 _report(migration.service, line)
-            raise ProcessFailed(f"the database of {migration.service} cannot be migrated")
+            raise ProcessFailed(
+                f"the database of {migration.service} cannot be migrated; the lines above say why"
+            )
     async with supervisor.running(stack.stages()):
         is_up.set()
         _publish(stack, supervisor.process_ids)

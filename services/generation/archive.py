@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from services.generation.state import Output
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, StorageFailed
 
 __all__ = ["Archive", "Archived", "Gone", "NotAVideo", "Unreachable"]
 
@@ -72,14 +72,17 @@ class Archive:
     ) -> Archived | Gone | NotAVideo | Unreachable:
         """Stores the video at `url`; a video that is stored already is the same success."""
         if not self._may_fetch(url):
-            return NotAVideo(f"{urlsplit(url).hostname} is no host of the provider")
+            return NotAVideo(f"not an address of the provider: {url[:200]}")
         key = f"outputs/{user_id}/{generation_id}.mp4"
         with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
             path = Path(file.name)
             outcome = await self._download(url, path)
             if isinstance(outcome, Output):
                 outcome = Output(key, outcome.size_bytes, outcome.sha256)
-                await self._storage.put_new(key, path)
+                try:
+                    await self._storage.put_new(key, path)
+                except StorageFailed as error:
+                    return Unreachable(f"storage: {error}")
                 return Archived(outcome)
             return outcome
 
@@ -93,8 +96,11 @@ class Archive:
 
     def _may_fetch(self, url: str) -> bool:
         """Tells whether `url` is the provider's: by https, or of an origin that settings name."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:  # A bracket or a port that is none.
+            return False
         if f"{parts.scheme}://{parts.netloc}" in self._origins:
             return parts.scheme == "https" or host in LOOPBACK_HOSTS
         known = any(host == domain or host.endswith(f".{domain}") for domain in PROVIDER_DOMAINS)

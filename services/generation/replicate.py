@@ -343,7 +343,7 @@ def _classify_create(
 def _classify_read(exchange: _Exchange) -> Found | Missing | Unreachable:
     if exchange.status is None:
         return Unreachable(exchange.problem)
-    if exchange.status == 404:
+    if exchange.status == 404 and _has_problem_shape(exchange.body):
         return Missing()
     if exchange.status == 200:
         try:

@@ -29,6 +29,7 @@ from services.generation.replicate import (
 )
 from services.generation.state import Generation
 from services.runtime.callback import sign_query
+from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
 
 __all__ = ["Callbacks", "Submission"]
@@ -133,7 +134,11 @@ class Submission:
         logger.warning(
             "creates paused", seconds=seconds, http_status=answer.http_status, detail=answer.detail
         )
-        await self._pause_creates(seconds, answer.detail)
+        try:
+            await self._pause_creates(seconds, answer.detail)
+        except ServiceError as error:
+            # That nothing was created is known all the same, and must not be lost.
+            logger.warning("creates not paused", reason=error.reason)
 
 
 def _record(attempt: int, state: str, answer: Answer) -> AttemptRecord:

@@ -3,15 +3,19 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-__all__ = ["Storage", "open_storage"]
+__all__ = ["Storage", "StorageFailed", "open_storage"]
 
 THREADS_MAX = 8
+
+
+class StorageFailed(Exception):
+    """The storage did not take a file; it may, later."""
 
 
 class Storage:
@@ -26,7 +30,10 @@ class Storage:
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="storage")
 
     async def put_new(self, key: str, file: Path) -> bool:
-        """Stores `file` under `key`; returns False, and changes nothing, if the key is taken."""
+        """Stores `file` under `key`; returns False, and changes nothing, if the key is taken.
+
+        Raises StorageFailed.
+        """
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, self._put_new, key, file
         )
@@ -44,6 +51,8 @@ class Storage:
             obstore.put(self._store, key, file, mode="create")
         except AlreadyExistsError:
             return False
+        except (BaseError, OSError) as error:
+            raise StorageFailed(str(error)) from error
         return True
 
 
@@ -57,7 +66,7 @@ def open_storage(url: str) -> Storage:
         if parts.netloc or not parts.path.startswith("/"):
             raise ValueError("must name an absolute folder: file:///absolute/folder")
         try:
-            return Storage(LocalStore(parts.path, mkdir=True), url.rstrip("/"))
+            return Storage(LocalStore(unquote(parts.path), mkdir=True), url.rstrip("/"))
         except OSError as error:
             raise ValueError(f"cannot be used: {error}") from error
     if not parts.scheme:
