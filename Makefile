@@ -12,7 +12,7 @@ demo: setup ## Makes one video, one failure and one refusal, and checks their su
 	$(BIN)/reelworks demo
 
 test: setup ## Runs all tests, on SQLite and on PostgreSQL.
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup ## Checks code, imports, types and contracts.
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import uvloop
 from google.protobuf import wrappers_pb2
 from reelworks.credits.v1 import credits_pb2, credits_pb2_grpc
 from rich.console import Console
@@ -34,7 +35,8 @@ from services.credits.store import BATCH_MAX, CreditsStore
 from services.runtime.channel import connect, invoke
 from services.runtime.database import open_database
 from services.runtime.migrations import migrate
-from services.runtime.server import ServedService, Server, ServerSettings, run
+from services.runtime.process import leave_on_signals
+from services.runtime.server import ServedService, Server, ServerSettings
 from services.runtime.telemetry import configure_log
 from tests.postgresql import running_postgresql
 from tests.serving import free_address
@@ -136,10 +138,13 @@ async def serve(kind: str, address: str, url: str) -> None:
         handlers = {method: grpc.unary_unary_rpc_method_handler(tell, **codecs)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
+    leave = asyncio.Event()
+    leave_on_signals(leave)
     server = Server(
         settings=ServerSettings(address=address, drain_s=0, grace_s=2, calls_max=10_000),
         domain=DOMAIN,
         services=[ServedService(SERVICE_NAME, register)],
+        leave=leave,
         stopping=asyncio.Event(),
         checks=CHECKS,
     )
@@ -315,7 +320,7 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_log("benchmark", level="ERROR")
     if arguments.serve:
-        run(serve(arguments.serve, arguments.address, arguments.database_url))
+        uvloop.run(serve(arguments.serve, arguments.address, arguments.database_url))
         return
     # A pipe has no width of its own.
     console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 100)

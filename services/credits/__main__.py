@@ -1,44 +1,29 @@
 """Starts the credits service: `python -m services.credits`, or `… migrate` for its schema."""
 
 import asyncio
-import sys
 
 from reelworks.credits.v1 import credits_pb2_grpc
 
 from services.credits.requests import CHECKS
 from services.credits.servicer import DOMAIN, SERVICE_NAME, CreditsServicer
-from services.credits.settings import CreditsSettings, DatabaseSettings
+from services.credits.settings import CreditsSettings
 from services.credits.store import CreditsStore
-from services.runtime.database import open_database
-from services.runtime.migrations import migrate, require_newest
-from services.runtime.server import ServedService, Server, run
-from services.runtime.settings import exit_with, load_settings
-from services.runtime.telemetry import configure_log
+from services.runtime.migrations import open_migrated
+from services.runtime.process import run_service
+from services.runtime.server import ServedService, Server
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Serves until SIGTERM; with the argument `migrate`, brings the schema up to date instead."""
-    match sys.argv[1:]:
-        case []:
-            settings = load_settings(CreditsSettings)
-            configure_log("credits", settings.log_format, settings.log_level)
-            run(serve(settings, leave=asyncio.Event()))
-        case ["migrate"]:
-            configure_log("credits")
-            migrate("credits", load_settings(DatabaseSettings).database_url)
-        case _:
-            exit_with("usage: python -m services.credits [migrate]")
+    """Runs the process."""
+    run_service("credits", CreditsSettings, serve)
 
 
 async def serve(settings: CreditsSettings, leave: asyncio.Event) -> None:
     """Serves the ledger at the database of `settings` until `leave` is set, as by SIGTERM."""
-    database = open_database(settings.database_url)
+    database = await open_migrated(settings.database_url, "credits")
     try:
-        problem = await require_newest(database, "credits")
-        if problem is not None:
-            exit_with(problem)
         store = CreditsStore(database)
         servicer = CreditsServicer(store, settings.welcome_bonus_credits)
         server = Server(

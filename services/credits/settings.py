@@ -5,17 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from services.credits.records import CREDITS_MAX
+from services.runtime.process import DatabaseSettings
 from services.runtime.server import ServerSettings
-from services.runtime.settings import Settings
 
-__all__ = ["CreditsSettings", "DatabaseSettings"]
-
-
-class DatabaseSettings(Settings):
-    """What the migration needs to know."""
-
-    database_url: str
-    """Where the ledger is kept: `sqlite:////absolute/path` or `postgresql://user@host/name`."""
+__all__ = ["CreditsSettings"]
 
 
 class CreditsSettings(ServerSettings, DatabaseSettings):

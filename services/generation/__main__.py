@@ -1,7 +1,6 @@
 """Starts the generation service: `python -m services.generation`, or `… migrate` for its schema."""
 
 import asyncio
-import sys
 
 from reelworks.credits.v1 import credits_pb2_grpc
 from reelworks.generation.v1 import (
@@ -23,7 +22,7 @@ from services.generation.servicer import (
     Links,
     PredictionEventServicer,
 )
-from services.generation.settings import DatabaseSettings, GenerationSettings
+from services.generation.settings import GenerationSettings
 from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
 from services.generation.state import Generation
 from services.generation.store import Store
@@ -32,13 +31,13 @@ from services.generation.watchers import Watchers
 from services.generation.worker import Worker
 from services.runtime.callback import parse_keys
 from services.runtime.channel import connect
-from services.runtime.database import Database, open_database
-from services.runtime.migrations import migrate, require_newest
-from services.runtime.server import ServedService, Server, run
-from services.runtime.settings import exit_with, load_settings
+from services.runtime.database import Database
+from services.runtime.migrations import open_migrated
+from services.runtime.process import run_service
+from services.runtime.server import ServedService, Server
+from services.runtime.settings import exit_with
 from services.runtime.shielding import Shielded
 from services.runtime.storage import Storage, open_storage
-from services.runtime.telemetry import configure_log
 
 __all__ = ["main"]
 
@@ -47,23 +46,14 @@ EVENT_BYTES_MAX = 9 * 1024 * 1024
 
 
 def main() -> None:
-    """Serves until SIGTERM; with the argument `migrate`, brings the schema up to date instead."""
-    match sys.argv[1:]:
-        case []:
-            settings = load_settings(GenerationSettings)
-            configure_log("generation", settings.log_format, settings.log_level)
-            run(serve(settings))
-        case ["migrate"]:
-            configure_log("generation")
-            migrate("generation", load_settings(DatabaseSettings).database_url)
-        case _:
-            exit_with("usage: python -m services.generation [migrate]")
+    """Runs the process."""
+    run_service("generation", GenerationSettings, serve)
 
 
-async def serve(settings: GenerationSettings) -> None:
-    """Serves and works until SIGTERM."""
+async def serve(settings: GenerationSettings, leave: asyncio.Event) -> None:
+    """Serves and works until `leave` is set, as by SIGTERM."""
     key, storage, catalog = _read_key(settings), _open_storage(settings), load_catalog()
-    database = open_database(settings.database_url)
+    database = await open_migrated(settings.database_url, "generation")
     channel = connect(settings.credits_address, CREDITS_DEADLINES_S)
     timing = settings.timing
     provider = Replicate(
@@ -74,11 +64,8 @@ async def serve(settings: GenerationSettings) -> None:
     )
     callbacks = Callbacks(settings.webhook_public_url, key, settings.environment)
     try:
-        problem = await require_newest(database, "generation")
-        if problem is not None:
-            exit_with(problem)
         settlement = Settlement(credits_pb2_grpc.CreditsServiceStub(channel))
-        parts = _Parts(settings, database, settlement, catalog, provider, archive, callbacks)
+        parts = _Parts(settings, leave, database, settlement, catalog, provider, archive, callbacks)
         await parts.serve()
     finally:
         await provider.close()
@@ -94,6 +81,7 @@ class _Parts:
     def __init__(
         self,
         settings: GenerationSettings,
+        leave: asyncio.Event,
         database: Database,
         settlement: Settlement,
         catalog: Catalog,
@@ -150,13 +138,14 @@ class _Parts:
                     ),
                 ),
             ],
+            leave=leave,
             stopping=stopping,
             checks=checks(catalog),
             message_bytes_max=EVENT_BYTES_MAX,
         )
 
     async def serve(self) -> None:
-        """Serves and works until SIGTERM; the writer outlives the last call and the last effect."""
+        """Serves and works; the writer outlives the last call and the last effect."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.writer.run())
             await self._server.serve(self._worker.run(), self._watchers.run())

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field
 
 from services.generation.gate import GatePolicy
 from services.generation.saga import FAST, Timing
+from services.runtime.process import DatabaseSettings
 from services.runtime.server import ServerSettings
-from services.runtime.settings import Settings
 
-__all__ = ["DatabaseSettings", "GenerationSettings"]
+__all__ = ["GenerationSettings"]
 
 
 def _is_origin(url: str) -> str:
@@ -25,13 +25,6 @@ def _is_base_url(url: str) -> str:
     if _is_origin(url).endswith("/v1"):
         raise ValueError("must not end in /v1, which the provider's package adds")
     return url.rstrip("/")
-
-
-class DatabaseSettings(Settings):
-    """What the migration needs to know."""
-
-    database_url: str
-    """Where generations are kept: `sqlite:////absolute/path` or `postgresql://user@host/name`."""
 
 
 class GenerationSettings(ServerSettings, DatabaseSettings):

@@ -12,9 +12,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
 from services.runtime.database import Database, open_database
+from services.runtime.settings import exit_with
 from services.runtime.telemetry import get_logger
 
-__all__ = ["migrate", "newest_revision", "require_newest", "run_environment"]
+__all__ = ["migrate", "newest_revision", "open_migrated", "require_newest", "run_environment"]
 
 ADVISORY_LOCK = 7_205_759_403
 """Key of the PostgreSQL lock that lets one migration run at a time; any number of ours will do."""
@@ -37,6 +38,16 @@ def newest_revision(service: str) -> str:
     if head is None:
         raise LookupError(f"services/{service}/migrations has no revision")
     return head
+
+
+async def open_migrated(database_url: str, service: str) -> Database:
+    """Opens the database of `service`; ends the process with exit code 2 if its schema is old."""
+    database = open_database(database_url)
+    problem = await require_newest(database, service)
+    if problem is not None:
+        await database.close()
+        exit_with(problem)
+    return database
 
 
 async def require_newest(database: Database, service: str) -> str | None:

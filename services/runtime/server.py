@@ -1,24 +1,22 @@
 """Runs a gRPC server from its first to its last call."""
 
 import asyncio
-import contextlib
 import faulthandler
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.runtime.calls import server_interceptors
-from services.runtime.settings import Settings, exit_with
-from services.runtime.telemetry import LogFormat, get_logger
+from services.runtime.process import ProcessSettings
+from services.runtime.settings import exit_with
+from services.runtime.telemetry import get_logger
 from services.runtime.validation import Check, Validator
 
-__all__ = ["ServedService", "Server", "ServerSettings", "is_loopback", "leave_on_signals", "run"]
+__all__ = ["ServedService", "Server", "ServerSettings", "is_loopback"]
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 METADATA_BYTES_MAX = 16 * 1024
@@ -27,21 +25,11 @@ HANG_DUMP_MARGIN_S = 5.0
 logger = get_logger(__name__)
 
 
-class ServerSettings(Settings):
-    """Settings that every process with a gRPC server has."""
+class ServerSettings(ProcessSettings):
+    """Settings of a process with a gRPC server."""
 
     address: str
     """Where the server listens: `host:port`, on a loopback address while it has no certificate."""
-    environment: str = "local"
-    """Name of the installation: 1 to 32 of `a-z 0-9 -`. `local` turns reflection on."""
-    log_format: LogFormat = "console"
-    """Lines for people, or JSON for programs."""
-    log_level: str = "INFO"
-    """Least severe lines that are written."""
-    drain_s: float = 5.0
-    """How long new calls are still answered after NOT_SERVING, for balancers to look away."""
-    grace_s: float = 20.0
-    """How long calls under way may take to end after that."""
     calls_max: int = 1000
     """How many unary calls are answered at once; those above are refused."""
     streams_max: int = 1000
@@ -66,13 +54,13 @@ class Server:
     domain: str
     """Domain of its errors, as in `ErrorInfo.domain`."""
     services: Sequence[ServedService]
+    leave: asyncio.Event
+    """Set from outside when the server shall leave, as by SIGTERM."""
     stopping: asyncio.Event
     """Set when no call should begin a long wait any more: streams end by themselves then."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What is checked of requests beyond their annotations, by full name of the message."""
     message_bytes_max: int = MESSAGE_BYTES_MAX
-    leave: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set to make the server leave; SIGTERM and SIGINT set it."""
 
     async def serve(self, *companions: Coroutine[Any, Any, None]) -> None:
         """Serves until `leave` is set, then leaves in the order that loses no call.
@@ -80,7 +68,6 @@ class Server:
         `companions` run meanwhile, as workers do, and should end when `stopping` is set. One that
         fails takes the whole process down, since a service without its worker would only pretend.
         """
-        leave_on_signals(self.leave)
         server, health = self._build()
         await server.start()
         health.serving = True
@@ -206,22 +193,9 @@ class _Health(health_pb2_grpc.HealthServicer):
         return states(status=states.SERVING if self.serving else states.NOT_SERVING)
 
 
-def leave_on_signals(leave: asyncio.Event) -> None:
-    """Sets `leave` on SIGTERM and SIGINT."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave.set)
-
-
 def is_loopback(address: str) -> bool:
     """Tells whether only this machine reaches `address`: `host:port` or `unix:path`."""
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]")
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs the main coroutine of a process on the fastest event loop."""
-    with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(main)

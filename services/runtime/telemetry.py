@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 import structlog
 
-__all__ = ["LogFormat", "configure_log", "get_logger"]
+__all__ = ["LogFormat", "LogLevel", "configure_log", "get_logger"]
 
 LogFormat = Literal["console", "json"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-def configure_log(service: str, log_format: LogFormat = "console", level: str = "INFO") -> None:
+def configure_log(
+    service: str, log_format: LogFormat = "console", level: LogLevel = "INFO"
+) -> None:
     """Sends the log of this process, and of the libraries in it, to standard error.
 
     Every line of JSON carries the name of the `service`. Call it once, first thing in `__main__`.

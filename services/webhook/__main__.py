@@ -1,6 +1,5 @@
-"""Runs the webhook service, or with `migrate` brings its database to the newest schema."""
+"""Starts the webhook service: `python -m services.webhook`, or `… migrate` for its schema."""
 
-import argparse
 import asyncio
 import faulthandler
 from datetime import UTC, datetime
@@ -9,11 +8,11 @@ from reelworks.generation.v1.prediction_event_pb2_grpc import PredictionEventSer
 
 from services.runtime.callback import parse_keys
 from services.runtime.channel import connect
-from services.runtime.database import Database, open_database
-from services.runtime.migrations import migrate, require_newest
-from services.runtime.server import leave_on_signals, run
-from services.runtime.settings import exit_with, load_settings
-from services.runtime.telemetry import configure_log, get_logger
+from services.runtime.database import Database
+from services.runtime.migrations import open_migrated
+from services.runtime.process import run_service
+from services.runtime.settings import exit_with
+from services.runtime.telemetry import get_logger
 from services.webhook.forwarder import DEADLINES_S, MESSAGE_BYTES_MAX, Forwarder, Timing
 from services.webhook.inbox import Inbox
 from services.webhook.ingress import Ingress
@@ -27,27 +26,17 @@ logger = get_logger(__name__)
 
 
 def main() -> None:
-    """Does what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m services.webhook", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("serve", "migrate"), default="serve")
-    command = parser.parse_args().command
-    settings = load_settings(WebhookSettings)
-    configure_log(SERVICE, settings.log_format, settings.log_level)
-    if command == "migrate":
-        migrate(SERVICE, settings.database_url)
-    else:
-        run(_serve(settings))
+    """Runs the process."""
+    run_service(SERVICE, WebhookSettings, serve)
 
 
-async def _serve(settings: WebhookSettings) -> None:
+async def serve(settings: WebhookSettings, leave: asyncio.Event) -> None:
+    """Takes webhooks and hands them on until `leave` is set, as by SIGTERM."""
     secrets = _secret_source(settings)
     callback_keys = _callback_keys(settings)
-    database = open_database(settings.database_url)
+    database = await open_migrated(settings.database_url, SERVICE)
     try:
-        problem = await require_newest(database, SERVICE)
-        if problem is not None:
-            exit_with(problem)
-        await _serve_with(settings, database, secrets, callback_keys)
+        await _serve_with(settings, database, secrets, callback_keys, leave)
     finally:
         await database.close()
     logger.info("left")
@@ -58,9 +47,8 @@ async def _serve_with(
     database: Database,
     secrets: SecretSource,
     callback_keys: tuple[bytes, ...],
+    leave: asyncio.Event,
 ) -> None:
-    leave = asyncio.Event()
-    leave_on_signals(leave)
     arrived = asyncio.Event()
     inbox = Inbox(database, arrived)
     ingress = Ingress(inbox, secrets, callback_keys, settings.environment)

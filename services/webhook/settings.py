@@ -5,8 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.runtime.settings import Settings
-from services.runtime.telemetry import LogFormat
+from services.runtime.process import DatabaseSettings, ProcessSettings
 
 __all__ = ["WebhookSettings", "split_address"]
 
@@ -24,27 +23,15 @@ def _host_and_port(address: str) -> str:
     return address
 
 
-class WebhookSettings(Settings):
+class WebhookSettings(ProcessSettings, DatabaseSettings):
     """What a webhook service is told when it starts."""
 
     http_address: Annotated[str, AfterValidator(_host_and_port)]
     """Where webhooks are taken: `host:port`. TLS ends at the proxy in front of it."""
-    database_url: str
-    """`sqlite:////absolute/path` or `postgresql://…`."""
     generation_address: str
     """Where generation answers: `host:port` or any other gRPC target."""
     callback_keys_file: Path
     """File with the keys that callback addresses are signed with: one in base64 a line."""
-    environment: str = Field(default="local", pattern=r"^[a-z0-9-]{1,32}$")
-    """Name of the installation; addresses that were signed for another one are not believed."""
-    log_format: LogFormat = "console"
-    """Lines for people, or JSON for programs."""
-    log_level: str = "INFO"
-    """Least severe lines that are written."""
-    drain_s: float = Field(default=5.0, ge=0)
-    """How long webhooks are still taken after `/healthz` said 503, for balancers to look away."""
-    grace_s: float = Field(default=20.0, ge=0)
-    """How long requests and deliveries under way may take to end after that."""
     lease_s: float = Field(default=30.0, gt=0)
     """How long an event being delivered is nobody else's, and after a crash has to wait."""
     replicate_webhook_secret: SecretStr | None = Field(

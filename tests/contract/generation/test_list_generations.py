@@ -1,0 +1,118 @@
+"""ListGenerations."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.generation.state import Kind, Stage
+from tests.contract.generation.harness import Kind as WireKind
+from tests.contract.generation.harness import Service, Status, violations
+from tests.integration.generation.harness import OUTPUT, REQUEST, USER, generation_in
+
+BEGAN = datetime(2026, 5, 4, tzinfo=UTC)
+TOKEN_RULE = {"page_token": "must be the next_page_token of the same request"}
+
+
+async def fill(service: Service, number: int, **changes: Any) -> list[str]:
+    """Ids of new generations, newest first."""
+    generations = [
+        generation_in(Stage.READY, created_at=BEGAN + timedelta(seconds=second), **changes)
+        for second in range(number)
+    ]
+    await service.replica.insert(*generations)
+    return [generation.generation_id for generation in reversed(generations)]
+
+
+async def ids(service: Service, **fields: Any) -> tuple[list[str], str]:
+    answer = await service.call("ListGenerations", **{"user_id": USER} | fields)
+    return [generation.generation_id for generation in answer.generations], answer.next_page_token
+
+
+async def test_a_user_without_generations_has_an_empty_list(service: Service) -> None:
+    assert await ids(service) == ([], "")
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+async def test_tokens_lead_through_all_pages_newest_first(service: Service) -> None:
+    expected = await fill(service, 7)
+    await fill(service, 2, user_id="bob")
+
+    first, token = await ids(service, page_size=3)
+    newest = (await service.create()).generation_id
+    second, last_token = await ids(service, page_size=3, page_token=token)
+    again, _ = await ids(service, page_size=3, page_token=token)
+    third, end = await ids(service, page_size=3, page_token=last_token)
+
+    # What was created meanwhile shifts nothing; it is on the first page of the next reader.
+    assert (first, second, third) == (expected[:3], expected[3:6], expected[6:])
+    assert (again, end) == (second, "")
+    assert (await ids(service, page_size=1))[0] == [newest]
+
+
+async def test_a_page_that_ends_with_the_list_has_no_token(service: Service) -> None:
+    expected = await fill(service, 3)
+
+    assert await ids(service, page_size=3) == (expected, "")
+
+
+async def test_a_page_has_fifty_unless_asked_otherwise(service: Service) -> None:
+    expected = await fill(service, 51)
+
+    page, token = await ids(service)
+    everything, end = await ids(service, page_size=1000)
+
+    assert page == expected[:50]
+    assert token
+    assert (everything, end) == (expected, "")
+
+
+async def test_a_list_can_be_of_one_status_and_kind(service: Service) -> None:
+    queued = generation_in(Stage.READY)
+    done = generation_in(Stage.COMPLETED, output=OUTPUT)
+    image = replace(REQUEST, kind=Kind.IMAGE_TO_VIDEO)
+    from_image = generation_in(Stage.COMPLETED, output=OUTPUT, request=image)
+    refused = generation_in(Stage.REJECTED)
+    await service.replica.insert(queued, done, from_image, refused)
+
+    completed, _ = await ids(service, status=Status.COMPLETED)
+    of_images, _ = await ids(service, kind=WireKind.IMAGE_TO_VIDEO)
+    both, _ = await ids(service, status=Status.QUEUED, kind=WireKind.TEXT_TO_VIDEO)
+    failed, _ = await ids(service, status=Status.FAILED)
+
+    assert set(completed) == {done.generation_id, from_image.generation_id}
+    assert of_images == [from_image.generation_id]
+    assert both == [queued.generation_id]
+    assert failed == []
+
+
+async def test_a_token_is_good_for_its_own_request_only(service: Service) -> None:
+    await fill(service, 3)
+    _, token = await ids(service, page_size=1)
+    damaged = ("A" if token[0] != "A" else "B") + token[1:]
+
+    for changes in (
+        {"page_token": token, "user_id": "bob"},
+        {"page_token": token, "status": Status.QUEUED},
+        {"page_token": token, "kind": WireKind.TEXT_TO_VIDEO},
+        {"page_token": damaged},
+        {"page_token": token[:-4]},
+        {"page_token": "no token"},
+        {"page_token": "é"},
+    ):
+        assert await violations(ids(service, page_size=1, **changes)) == (
+            "INVALID_FIELD",
+            TOKEN_RULE,
+        )
+
+
+async def test_bad_fields_are_all_named(service: Service) -> None:
+    call = ids(service, user_id="a b", page_size=1001, status=99, kind=99)
+
+    reason, rules = await violations(call)
+
+    assert reason == "INVALID_FIELD"
+    assert set(rules) == {"user_id", "page_size", "status", "kind"}
+    assert rules["page_size"] == "must be between 0 and 1000"
+    assert set((await violations(ids(service, page_size=-1)))[1]) == {"page_size"}

@@ -1,0 +1,149 @@
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+
+from services.generation.history import Cursor
+from services.generation.state import Generation, Kind, Stage, Status
+from tests.integration.generation.harness import (
+    OUTPUT,
+    REQUEST,
+    USER,
+    Replica,
+    beginning,
+    generation_in,
+)
+
+BEGAN = datetime(2026, 5, 4, 3, 2, 1, 123_457, tzinfo=UTC)
+IMAGE = replace(
+    REQUEST, kind=Kind.IMAGE_TO_VIDEO, model="i2v-14B", image_uri="https://example.com/fox.png"
+)
+
+
+def cursor(generation: Generation) -> Cursor:
+    return Cursor(generation.created_at, generation.generation_id)
+
+
+async def page_through(replica: Replica, size: int) -> list[list[Generation]]:
+    pages: list[list[Generation]] = []
+    while len(pages) < 10:
+        after = cursor(pages[-1][-1]) if pages else None
+        page = await replica.history.page(USER, size, after=after)
+        if not page:
+            break
+        pages.append(page)
+    return pages
+
+
+async def test_a_generation_is_found_by_its_user_only(replica: Replica) -> None:
+    generation = generation_in(Stage.COMPLETED, output=OUTPUT, charged_credits=10)
+    await replica.insert(generation)
+
+    found = await replica.history.find(USER, generation.generation_id)
+    foreign = await replica.history.find("bob", generation.generation_id)
+
+    assert found == generation
+    assert foreign is None
+
+
+async def test_pages_are_newest_first_and_have_each_generation_once(replica: Replica) -> None:
+    # Pairs have the same time, so that it takes the id as well to put them in order.
+    generations = [
+        generation_in(Stage.READY, created_at=BEGAN + timedelta(microseconds=number // 2))
+        for number in range(11)
+    ]
+    await replica.insert(*generations, generation_in(Stage.READY, user_id="bob"))
+
+    pages = await page_through(replica, 3)
+
+    assert [len(page) for page in pages] == [3, 3, 3, 2]
+    expected = sorted(generations, key=lambda g: (g.created_at, g.generation_id), reverse=True)
+    assert list(chain(*pages)) == expected
+
+
+async def test_pages_are_stable_while_others_write(replica: Replica) -> None:
+    generations = await asyncio.gather(*(replica.begun() for _ in range(9)))
+    first = await replica.history.page(USER, 4)
+    await asyncio.gather(*(replica.begun(beginning()) for _ in range(5)))
+
+    second = await replica.history.page(USER, 4, after=cursor(first[-1]))
+    third = await replica.history.page(USER, 4, after=cursor(second[-1]))
+
+    assert [len(first), len(second), len(third)] == [4, 4, 1]
+    assert {g.generation_id for g in first + second + third} == {
+        g.generation_id for g in generations
+    }
+
+
+async def test_a_page_can_be_of_one_status_and_kind(replica: Replica) -> None:
+    submitted = {"submitted_at": BEGAN}
+    generations = [generation_in(stage) for stage in Stage if stage is not Stage.COMPLETED]
+    generations += [
+        generation_in(Stage.COMPLETED, output=OUTPUT),
+        generation_in(Stage.PARKED, **submitted),
+        generation_in(Stage.READY, request=IMAGE),
+    ]
+    await replica.insert(*generations)
+
+    async def listed(status: Status | None, kind: Kind | None = None) -> list[Stage]:
+        found = await replica.history.page(USER, 100, status, kind)
+        assert all(status in (None, generation.status) for generation in found)
+        return sorted(generation.stage for generation in found)
+
+    assert await listed(Status.QUEUED) == [
+        Stage.PARKED,
+        Stage.READY,
+        Stage.READY,
+        Stage.RESERVING,
+        Stage.SUBMITTING,
+    ]
+    assert await listed(Status.PROCESSING) == [
+        Stage.ARCHIVING,
+        Stage.CANCELING,
+        Stage.COMMITTING,
+        Stage.PARKED,
+        Stage.REFUNDING,
+        Stage.RUNNING,
+    ]
+    assert await listed(Status.COMPLETED) == [Stage.COMPLETED]
+    assert await listed(Status.FAILED) == [Stage.FAILED]
+    assert await listed(Status.CANCELED) == []
+    assert await listed(None, Kind.IMAGE_TO_VIDEO) == [Stage.READY]
+    assert await listed(Status.PROCESSING, Kind.IMAGE_TO_VIDEO) == []
+    # Everything but what was refused, which stays out of all lists.
+    assert len(await listed(None)) == len(generations) - 1
+
+
+async def test_a_watcher_gets_the_unfinished_the_named_and_the_updated(replica: Replica) -> None:
+    now = datetime.now(UTC)
+    unfinished = generation_in(Stage.RUNNING, created_at=now - timedelta(hours=5))
+    parked = generation_in(Stage.PARKED, created_at=now - timedelta(hours=4))
+    named = generation_in(Stage.FAILED, created_at=now - timedelta(hours=3))
+    rejected = generation_in(Stage.REJECTED, created_at=now - timedelta(hours=2))
+    forgotten = generation_in(Stage.FAILED, created_at=now - timedelta(hours=1))
+    updated = generation_in(Stage.FAILED, created_at=now)
+    foreign = generation_in(Stage.RUNNING, user_id="bob")
+    await replica.insert(unfinished, parked, named, rejected, forgotten, updated, foreign)
+    ids = [g.generation_id for g in (named, rejected, unfinished, foreign)]
+
+    found = await replica.history.to_watch(USER, ids, now - timedelta(minutes=1))
+    unnamed = await replica.history.to_watch(USER, [], None)
+
+    assert {g.generation_id: g for g in found} == {
+        g.generation_id: g for g in (unfinished, parked, named, rejected, updated)
+    }
+    assert len(found) == 5
+    assert {g.generation_id for g in unnamed} == {unfinished.generation_id, parked.generation_id}
+
+
+async def test_changes_are_those_of_some_users_since_a_moment(replica: Replica) -> None:
+    before, at, after = (
+        generation_in(Stage.READY, created_at=BEGAN + timedelta(microseconds=number))
+        for number in range(3)
+    )
+    foreign = generation_in(Stage.READY, user_id="bob", created_at=BEGAN)
+    await replica.insert(after, at, before, foreign)
+
+    changed = await replica.history.changed({USER, "eve"}, at.created_at)
+
+    assert changed == [at, after]

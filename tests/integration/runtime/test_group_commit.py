@@ -1,0 +1,249 @@
+"""Batches: whatever queued meanwhile is written together, and each caller gets its own answer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.runtime.database import Database, open_database
+from services.runtime.errors import (
+    Conflict,
+    NotFound,
+    Overloaded,
+    ServiceFailed,
+    Unavailable,
+)
+from services.runtime.group_commit import GroupCommit
+from tests.conftest import NewDatabase
+from tests.postgresql import PostgresqlServer
+
+
+class Numbers:
+    """Writes numbers into a table, which refuses negative ones."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.troubles: list[Exception] = []
+        """Raised by the next batches, one each, after they have written."""
+        self.entered = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def apply(
+        self, connection: AsyncConnection, numbers: Sequence[int]
+    ) -> list[str | Exception]:
+        self.batches.append(list(numbers))
+        self.entered.set()
+        await self.go_on.wait()
+        for number in numbers:
+            await connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": number})
+        if self.troubles:
+            raise self.troubles.pop(0)
+        return [
+            NotFound("UNLUCKY", "No.") if number == 13 else f"wrote {number}" for number in numbers
+        ]
+
+
+@pytest.fixture
+async def database(new_database: NewDatabase) -> AsyncIterator[Database]:
+    opened = open_database(new_database("credits"))
+    async with opened.writer.begin() as connection:
+        await connection.execute(text("CREATE TABLE numbers (n integer CHECK (n >= 0))"))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def numbers() -> Numbers:
+    return Numbers()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    database: Database, numbers: Numbers, *, batch_max: int = 256, queue_max: int = 100
+) -> AsyncIterator[GroupCommit[int, str]]:
+    writer = GroupCommit[int, str](
+        database, numbers.apply, batch_max=batch_max, queue_max=queue_max
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(writer.run())
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+async def written(database: Database) -> list[int]:
+    async with database.read() as connection:
+        return list((await connection.execute(text("SELECT n FROM numbers ORDER BY n"))).scalars())
+
+
+def serialization_failure() -> Exception:
+    class Failure(Exception):
+        """Stands for a driver's error."""
+
+        sqlstate = "40001"
+
+    return DBAPIError("COMMIT", {}, Failure())
+
+
+async def test_a_lone_command_is_written_at_once_and_those_that_wait_together(
+    database: Database, numbers: Numbers
+) -> None:
+    async with running(database, numbers, batch_max=4) as writer:
+        numbers.go_on.clear()
+        first = asyncio.create_task(writer.submit(1))
+        await numbers.entered.wait()
+        others = [asyncio.create_task(writer.submit(n)) for n in range(2, 8)]
+        await asyncio.sleep(0)
+        numbers.go_on.set()
+        answers = await asyncio.gather(first, *others)
+
+    assert answers == [f"wrote {n}" for n in range(1, 8)]
+    assert numbers.batches == [[1], [2, 3, 4, 5], [6, 7]]
+    assert await written(database) == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_an_error_that_is_an_answer_is_raised_to_its_caller_alone(
+    database: Database, numbers: Numbers
+) -> None:
+    async with running(database, numbers) as writer:
+        lucky, unlucky = await asyncio.gather(
+            writer.submit(7), writer.submit(13), return_exceptions=True
+        )
+
+    assert lucky == "wrote 7"
+    assert isinstance(unlucky, NotFound)
+    assert numbers.batches == [[7, 13]]
+
+
+async def test_a_violated_constraint_fails_its_own_command_alone(
+    database: Database, numbers: Numbers
+) -> None:
+    async with running(database, numbers) as writer:
+        answers = await asyncio.gather(
+            *(writer.submit(n) for n in (1, -1, 2)), return_exceptions=True
+        )
+
+    first, culprit, last = answers
+    assert (first, last) == ("wrote 1", "wrote 2")
+    assert isinstance(culprit, ServiceFailed)
+    assert numbers.batches == [[1, -1, 2], [1], [-1], [2]]
+    assert await written(database) == [1, 2]
+
+
+async def test_a_conflict_is_tried_again_as_a_whole(database: Database, numbers: Numbers) -> None:
+    numbers.troubles = [serialization_failure(), serialization_failure()]
+    async with running(database, numbers) as writer:
+        answers = await asyncio.gather(*(writer.submit(n) for n in (1, 2)))
+
+    assert answers == ["wrote 1", "wrote 2"]
+    assert numbers.batches == [[1, 2]] * 3
+    assert await written(database) == [1, 2]
+
+
+async def test_a_conflict_that_does_not_end_is_told_and_nothing_is_written(
+    database: Database, numbers: Numbers
+) -> None:
+    numbers.troubles = [serialization_failure() for _ in range(5)]
+    async with running(database, numbers) as writer:
+        answers = await asyncio.gather(writer.submit(1), writer.submit(2), return_exceptions=True)
+        later = await writer.submit(3)
+
+    assert [type(answer) for answer in answers] == [Conflict, Conflict]
+    assert later == "wrote 3"
+    assert await written(database) == [3]
+
+
+async def test_a_lost_connection_is_replaced_once_and_then_told_to_all_at_once(
+    database: Database, numbers: Numbers
+) -> None:
+    numbers.troubles = [ConnectionResetError()]
+    async with running(database, numbers) as writer:
+        recovered = await writer.submit(1)
+        numbers.troubles = [ConnectionResetError(), ConnectionResetError()]
+        answers = await asyncio.gather(
+            *(writer.submit(n) for n in (2, 3, 4)), return_exceptions=True
+        )
+
+    assert recovered == "wrote 1"
+    assert [type(answer) for answer in answers] == [Unavailable] * 3
+    # A database that is away costs one wait, not one a command.
+    assert numbers.batches == [[1], [1], [2, 3, 4], [2, 3, 4]]
+    assert await written(database) == [1]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_a_connection_that_the_server_ends_costs_no_command(
+    database: Database, numbers: Numbers, postgresql: PostgresqlServer
+) -> None:
+    async with running(database, numbers) as writer:
+        await writer.submit(1)
+        numbers.entered.clear()
+        numbers.go_on.clear()
+        caught = asyncio.create_task(writer.submit(2))
+        await numbers.entered.wait()
+        postgresql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'reelworks'"
+        )
+        numbers.go_on.set()
+        answer = await caught
+
+    assert answer == "wrote 2"
+    assert await written(database) == [1, 2]
+
+
+async def test_a_full_queue_refuses_at_once(database: Database, numbers: Numbers) -> None:
+    async with running(database, numbers, queue_max=2) as writer:
+        numbers.go_on.clear()
+        tasks = [asyncio.create_task(writer.submit(1))]
+        await numbers.entered.wait()
+        tasks += [asyncio.create_task(writer.submit(n)) for n in (2, 3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await writer.submit(4)
+        numbers.go_on.set()
+        await asyncio.gather(*tasks)
+
+    assert await written(database) == [1, 2, 3]
+
+
+async def test_a_caller_that_leaves_takes_its_command_along_only_before_its_batch(
+    database: Database, numbers: Numbers
+) -> None:
+    async with running(database, numbers) as writer:
+        numbers.go_on.clear()
+        writing = asyncio.create_task(writer.submit(1))
+        await numbers.entered.wait()
+        waiting = asyncio.create_task(writer.submit(2))
+        await asyncio.sleep(0)
+        writing.cancel()
+        waiting.cancel()
+        await asyncio.wait([writing, waiting])
+        numbers.go_on.set()
+        await writer.submit(3)
+
+    assert await written(database) == [1, 3]
+
+
+async def test_closing_writes_what_waits_and_refuses_what_comes(
+    database: Database, numbers: Numbers
+) -> None:
+    async with running(database, numbers) as writer:
+        numbers.go_on.clear()
+        first = asyncio.create_task(writer.submit(1))
+        await numbers.entered.wait()
+        second = asyncio.create_task(writer.submit(2))
+        await asyncio.sleep(0)
+        writer.close()
+        with pytest.raises(Unavailable):
+            await writer.submit(3)
+        numbers.go_on.set()
+
+    assert [await first, await second] == ["wrote 1", "wrote 2"]
+    assert await written(database) == [1, 2]

@@ -1,0 +1,261 @@
+"""What requests are read as, what is wrong with them, and tokens of pages."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
+
+from services.generation.catalog import load_catalog
+from services.generation.history import Cursor
+from services.generation.requests import (
+    checks,
+    cursor_in,
+    kind_of,
+    page_token,
+    request_of,
+    status_filter,
+)
+from services.generation.state import Kind, Request, Status
+from services.runtime.errors import InvalidRequest
+from services.runtime.validation import Validator
+
+GENERATION_ID = "4b7f6a52-5b05-4e1f-9d9c-2f60ff0c5a11"
+PROMPT = "a red fox runs through fresh snow"
+CURSOR = Cursor(datetime(2026, 7, 1, 12, 0, 0, 123_457, tzinfo=UTC), GENERATION_ID)
+Kinds = generation_pb2.Generation.Kind
+Statuses = generation_pb2.Generation.Status
+
+
+@pytest.fixture(scope="module")
+def validator() -> Validator:
+    return Validator(checks(load_catalog()))
+
+
+def create(**fields: object) -> generation_pb2.CreateGenerationRequest:
+    good: dict[str, object] = {
+        "user_id": "u",
+        "generation_id": GENERATION_ID,
+        "kind": Kinds.TEXT_TO_VIDEO,
+        "model": "t2v-14B",
+        "resolution": "720p",
+        "prompt": PROMPT,
+    }
+    return generation_pb2.CreateGenerationRequest(**(good | fields))  # type: ignore[arg-type]
+
+
+def listing(**fields: object) -> generation_pb2.ListGenerationsRequest:
+    good: dict[str, object] = {"user_id": "u"}
+    return generation_pb2.ListGenerationsRequest(**(good | fields))  # type: ignore[arg-type]
+
+
+def delivery(**fields: object) -> prediction_event_pb2.DeliverPredictionEventRequest:
+    good: dict[str, object] = {"webhook_id": "msg_1", "received_time": Timestamp(seconds=1)}
+    return prediction_event_pb2.DeliverPredictionEventRequest(**(good | fields))  # type: ignore[arg-type]
+
+
+def bad_fields(validator: Validator, message: Message) -> set[str]:
+    try:
+        validator.validate(message)
+    except InvalidRequest as error:
+        found = [violation.field for violation in error.violations]
+        assert len(found) == len(set(found)), "one rule a field"
+        return set(found)
+    return set()
+
+
+def test_a_message_is_read_with_white_space_stripped_and_an_absent_seed_absent() -> None:
+    plain = request_of(create(prompt=f"  {PROMPT}\n"))
+    full = request_of(
+        create(
+            kind=Kinds.IMAGE_TO_VIDEO,
+            negative_prompt=" blurry ",
+            image_uri="https://x/y",
+            aspect_ratio="9:16",
+            seed=0,
+        )
+    )
+
+    assert plain == Request(Kind.TEXT_TO_VIDEO, "t2v-14B", "720p", PROMPT)
+    assert full == Request(
+        Kind.IMAGE_TO_VIDEO, "t2v-14B", "720p", PROMPT, "blurry", "https://x/y", "9:16", 0
+    )
+
+
+def test_words_of_the_contract_are_ours_and_others_are_none() -> None:
+    assert {kind_of(create(kind=kind.value).kind) for kind in Kind} == set(Kind)
+    assert {status_filter(listing(status=s.value).status) for s in Status} == set(Status)
+    for unknown in (0, 99, -1):
+        assert kind_of(listing(kind=unknown).kind) is None
+        assert status_filter(listing(status=unknown).status) is None
+
+
+def test_a_good_create_passes(validator: Validator) -> None:
+    assert bad_fields(validator, create()) == set()
+    assert bad_fields(validator, create(prompt=" " * 500 + PROMPT)) == set()
+
+
+def test_every_bad_field_of_a_create_is_named_at_once(validator: Validator) -> None:
+    message = create(
+        user_id="no spaces",
+        generation_id=GENERATION_ID.upper(),
+        model="t2v-1.3B",
+        resolution="480p",
+        prompt=" short ",
+        negative_prompt="blurry",
+        image_uri="http://x/y",
+        aspect_ratio="4:3",
+        seed=-1,
+    )
+
+    assert bad_fields(validator, message) == {
+        "user_id",
+        "generation_id",
+        "prompt",
+        "negative_prompt",
+        "image_uri",
+        "aspect_ratio",
+        "seed",
+    }
+
+
+@pytest.mark.parametrize("kind", [Kinds.KIND_UNSPECIFIED, 99])
+def test_without_a_kind_the_rest_is_judged_all_the_same(validator: Validator, kind: int) -> None:
+    assert bad_fields(validator, create(kind=kind, prompt="short")) == {"kind", "prompt"}
+
+
+def test_an_empty_create_lacks_each_required_field(validator: Validator) -> None:
+    required = {"user_id", "generation_id", "kind", "model", "resolution", "prompt"}
+
+    assert bad_fields(validator, generation_pb2.CreateGenerationRequest()) == required
+
+
+def test_the_only_violation_gives_the_error_its_reason_and_metadata(validator: Validator) -> None:
+    with pytest.raises(InvalidRequest) as only:
+        validator.validate(create(model="t2v-1.3B"))
+    with pytest.raises(InvalidRequest) as several:
+        validator.validate(create(model="t2v-1.3B", seed=-1))
+
+    assert only.value.reason == "RESOLUTION_NOT_SUPPORTED"
+    assert only.value.metadata == {"model": "t2v-1.3B", "resolution": "720p"}
+    assert several.value.reason == "INVALID_FIELD"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (listing(), set()),
+        (listing(status=Statuses.COMPLETED, kind=Kinds.IMAGE_TO_VIDEO, page_size=1000), set()),
+        (listing(status=99, kind=99, page_size=1001), {"status", "kind", "page_size"}),
+        (listing(user_id="", page_size=-1), {"user_id", "page_size"}),
+        (generation_pb2.WatchGenerationsRequest(user_id="u"), set()),
+        (
+            generation_pb2.WatchGenerationsRequest(
+                user_id="u", updated_after=Timestamp(seconds=2**60)
+            ),
+            {"updated_after"},
+        ),
+        (
+            generation_pb2.WatchGenerationsRequest(
+                user_id="u", generation_ids=[GENERATION_ID, "x"]
+            ),
+            {"generation_ids[1]"},
+        ),
+        (delivery(), set()),
+        (delivery(generation_id=GENERATION_ID, attempt=999), set()),
+        (delivery(generation_id=GENERATION_ID), {"attempt"}),
+        (delivery(generation_id=GENERATION_ID, attempt=1000), {"attempt"}),
+        (delivery(generation_id=GENERATION_ID, attempt=-1), {"attempt"}),
+        (delivery(attempt=1), {"attempt"}),
+        (
+            delivery(webhook_id="", received_time=Timestamp(seconds=-(2**60))),
+            {"webhook_id", "received_time"},
+        ),
+    ],
+    ids=lambda value: repr(sorted(value) if isinstance(value, set) else value),
+)
+def test_every_bad_field_of_the_other_requests_is_named_at_once(
+    validator: Validator, message: Message, expected: set[str]
+) -> None:
+    assert bad_fields(validator, message) == expected
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert cursor_in(listing()) is None
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    [
+        CURSOR.created_at,
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    ],
+)
+def test_a_token_brings_back_its_place_to_the_microsecond(created_at: datetime) -> None:
+    cursor = Cursor(created_at, GENERATION_ID)
+    request = listing(status=Statuses.FAILED, kind=Kinds.TEXT_TO_VIDEO, page_size=3)
+
+    token = page_token(request, cursor)
+    again = listing(status=Statuses.FAILED, kind=Kinds.TEXT_TO_VIDEO, page_token=token)
+
+    assert cursor_in(again) == cursor  # Another page size is the same filter.
+    assert token.isascii()
+    assert len(token) <= 64
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"user_id": "v"},
+        {"status": Statuses.COMPLETED},
+        {"kind": Kinds.TEXT_TO_VIDEO},
+    ],
+)
+def test_a_token_of_another_filter_is_refused(other: dict[str, object]) -> None:
+    token = page_token(listing(), CURSOR)
+
+    with pytest.raises(InvalidRequest) as refused:
+        cursor_in(listing(page_token=token, **other))
+
+    assert [violation.field for violation in refused.value.violations] == ["page_token"]
+
+
+def test_a_token_that_was_changed_anywhere_is_refused() -> None:
+    token = base64.urlsafe_b64decode(page_token(listing(), CURSOR))
+
+    for at in range(len(token)):
+        for flip in (0x01, 0x80):
+            changed = token[:at] + bytes([token[at] ^ flip]) + token[at + 1 :]
+            with pytest.raises(InvalidRequest):
+                cursor_in(listing(page_token=base64.urlsafe_b64encode(changed).decode()))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x",
+        "ж",
+        "=" * 44,
+        "AAAA",
+        "/" * 44,
+        base64.urlsafe_b64encode(bytes(32)).decode(),
+        base64.urlsafe_b64encode(b"\xff" * 32).decode(),
+        page_token(listing(), CURSOR) + "AAAA",
+        page_token(listing(), CURSOR)[:-4],
+        "A" * 100_000,
+    ],
+    ids=lambda token: token[:12],
+)
+def test_what_is_no_token_is_refused(token: str) -> None:
+    with pytest.raises(InvalidRequest):
+        cursor_in(listing(page_token=token))
+
+
+def test_places_of_one_moment_have_different_tokens() -> None:
+    other = Cursor(CURSOR.created_at, GENERATION_ID.replace("4b", "5b"))
+    later = Cursor(CURSOR.created_at + timedelta(microseconds=1), GENERATION_ID)
+
+    assert len({page_token(listing(), cursor) for cursor in (CURSOR, other, later)}) == 3
