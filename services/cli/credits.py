@@ -27,7 +27,15 @@ from services.client.credits import (
     TransactionType,
 )
 
-__all__ = ["application", "print_balance", "print_transactions"]
+__all__ = [
+    "application",
+    "balance",
+    "grant",
+    "open_account",
+    "print_balance",
+    "print_transactions",
+    "transactions",
+]
 
 application = typer.Typer(help="Accounts and their credits.", no_args_is_help=True)
 

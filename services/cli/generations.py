@@ -11,7 +11,7 @@ from services.cli.output import Column, plain, print_json, print_line, print_tab
 from services.cli.up_file import service_address
 from services.client.generations import Generation, GenerationClient, Status
 
-__all__ = ["application", "print_generation"]
+__all__ = ["application", "list_generations", "print_generation", "show"]
 
 application = typer.Typer(help="Videos made and in the making.", no_args_is_help=True)
 

@@ -5,6 +5,7 @@ The provider keeps an output for one hour
 ours.
 """
 
+import asyncio
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = ["Archive", "Archived", "Gone", "NotAVideo", "Unreachable"]
 OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 PROVIDER_DOMAINS = ("replicate.delivery", "api.replicate.com")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+WRITE_BYTES = 1024 * 1024
 _BOX_HEADER_BYTES = 8
 
 
@@ -64,7 +66,10 @@ class Archive:
         self._origins = frozenset(delivery_origins)
         # No redirect is followed: it could lead the token to a foreign host.
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(call_s, connect=5.0), follow_redirects=False
+            timeout=httpx.Timeout(call_s, connect=5.0),
+            follow_redirects=False,
+            # No proxy of the environment sees the token.
+            trust_env=False,
         )
 
     async def save(
@@ -76,9 +81,8 @@ class Archive:
         key = f"outputs/{user_id}/{generation_id}.mp4"
         with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
             path = Path(file.name)
-            outcome = await self._download(url, path)
+            outcome = await self._download(url, key, path)
             if isinstance(outcome, Output):
-                outcome = Output(key, outcome.size_bytes, outcome.sha256)
                 try:
                     await self._storage.put_new(key, path)
                 except StorageFailed as error:
@@ -106,20 +110,24 @@ class Archive:
         known = any(host == domain or host.endswith(f".{domain}") for domain in PROVIDER_DOMAINS)
         return parts.scheme == "https" and known
 
-    async def _download(self, url: str, path: Path) -> Output | Gone | NotAVideo | Unreachable:
+    async def _download(
+        self, url: str, key: str, path: Path
+    ) -> Output | Gone | NotAVideo | Unreachable:
         """Downloads to `path`; the token is shown only where it is asked for."""
         try:
-            outcome = await self._fetch(url, path, {})
+            outcome = await self._fetch(url, key, path, {})
             if outcome is None:
-                outcome = await self._fetch(url, path, {"Authorization": f"Bearer {self._token}"})
+                outcome = await self._fetch(
+                    url, key, path, {"Authorization": f"Bearer {self._token}"}
+                )
         except httpx.InvalidURL as error:
             return NotAVideo(f"not an address: {error}")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:  # The network, or a disk that is full.
             return Unreachable(f"{type(error).__name__}: {error}")
         return outcome or Gone("HTTP 401 or 403")
 
     async def _fetch(
-        self, url: str, path: Path, headers: dict[str, str]
+        self, url: str, key: str, path: Path, headers: dict[str, str]
     ) -> Output | Gone | NotAVideo | Unreachable | None:
         """Downloads once; returns None if the address wants to know who asks."""
         async with self._client.stream("GET", url, headers=headers) as response:
@@ -137,15 +145,15 @@ class Archive:
                 return NotAVideo(f"more than {OUTPUT_BYTES_MAX} bytes")
             digest, size, start = sha256(), 0, b""
             with path.open("wb") as file:
-                async for part in response.aiter_bytes():
+                async for part in response.aiter_bytes(WRITE_BYTES):
                     size += len(part)
                     if size > OUTPUT_BYTES_MAX:
                         return NotAVideo(f"more than {OUTPUT_BYTES_MAX} bytes")
                     if len(start) < _BOX_HEADER_BYTES:
                         start += part[:_BOX_HEADER_BYTES]
                     digest.update(part)
-                    file.write(part)
+                    await asyncio.to_thread(file.write, part)
             # httpx raises if fewer bytes came than the header said.
             if start[4:8] != b"ftyp":
                 return NotAVideo("no MP4: it does not begin with a box `ftyp`")
-            return Output("", size, digest.hexdigest())
+            return Output(key, size, digest.hexdigest())

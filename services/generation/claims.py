@@ -11,9 +11,10 @@ from services.generation import tables
 from services.generation.events import Event, SubmitClaimed, SubmitRefused
 from services.generation.gate import Gate, GatePolicy, admit, pause
 from services.generation.rows import generation_of
-from services.generation.saga import Timing, step
+from services.generation.saga import step
 from services.generation.state import Generation, Stage
 from services.generation.store import transition, write_back
+from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
 
 __all__ = ["Attempt", "Claims", "NotOffered", "Work"]

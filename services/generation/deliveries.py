@@ -55,7 +55,7 @@ def rule(
     if is_booked:
         if generation.job_id == prediction.job_id:
             return Ruling(PredictionSeen(prediction), Disposition.STALE)
-        return Ruling(None, Disposition.ORPHAN)
+        return Ruling(None, Disposition.STALE)
     waits = generation.stage is Stage.SUBMITTING and generation.attempt == attempt
     # The echo of the seed may be missing; one that differs is another prediction's.
     same_seed = prediction.seed is None or prediction.seed == attempt_seed

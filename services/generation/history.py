@@ -116,14 +116,15 @@ class History:
 def _has_status(status: Status) -> ColumnElement[bool]:
     """Returns the condition that a generation has a public status."""
     columns = tables.generations.c
+    has_begun = columns.submitted_at.is_not(None) | columns.failure_code.is_not(None)
     return or_(
         *(
             and_(columns.stage.in_(stages), condition)
-            for submitted, condition in (
-                (True, columns.submitted_at.is_not(None)),
-                (False, columns.submitted_at.is_(None)),
+            for begun, condition in (
+                (True, has_begun),
+                (False, ~has_begun),
             )
-            if (stages := [s.value for s in Stage if status_of(s, submitted=submitted) is status])
+            if (stages := [s.value for s in Stage if status_of(s, begun=begun) is status])
         ),
         # A status that no stage has matches nothing.
         columns.generation_id.is_(None),

@@ -238,11 +238,14 @@ class _Guard(httpx.AsyncBaseTransport):
     def __init__(self, base_url: httpx.URL) -> None:
         self._origin = (base_url.scheme, base_url.host, base_url.port)
         # A fresh connection for every create: one that went stale would make its outcome unknown.
+        context = httpx.create_ssl_context()
         self._creates = httpx.AsyncHTTPTransport(
-            retries=0, limits=httpx.Limits(max_keepalive_connections=0)
+            verify=context, retries=0, limits=httpx.Limits(max_keepalive_connections=0)
         )
         self._others = httpx.AsyncHTTPTransport(
-            retries=0, limits=httpx.Limits(max_connections=100, max_keepalive_connections=20)
+            verify=context,
+            retries=0,
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -37,6 +37,7 @@ _PLAIN_FIELDS = (
     "updated_at",
     "version",
     "failures",
+    "defects",
     "attempt",
     "job_id",
     "provider_status",

@@ -20,7 +20,7 @@ A contrary answer of credits, or an effect that fails eight times for no outage,
 where an operator looks at it and the price stays reserved.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 from zlib import crc32
@@ -48,71 +48,17 @@ from services.generation.events import (
 )
 from services.generation.prediction import Prediction
 from services.generation.state import Failure, FailureCode, Generation, Request, Stage
+from services.generation.timing import Timing
 
-__all__ = ["FAST", "Timing", "begin", "step"]
+__all__ = ["begin", "step"]
 
-FAILURES_MAX = 8
+DEFECTS_MAX = 8
 """An effect that fails so often in a row, and not for an outage, is parked."""
 MISSING_MAX = 2
 """A prediction that the provider denies so often, a minute after its create, is gone."""
 ATTEMPTS_MAX = 100
 """A generation whose submission was put off so often is refunded; addresses count to 999."""
 MESSAGE_CHARACTERS_MAX = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Durations of the saga, all in seconds. Each lease outlasts the call that it covers."""
-
-    deadline_s: float = 2700.0
-    """From the create to the end of waiting for the provider."""
-    reserve_limit_s: float = 60.0
-    """A reservation that took longer to be made is refunded: its caller has given up."""
-    submit_margin_s: float = 60.0
-    """Less time left than this is too little to submit."""
-    credits_call_s: float = 5.0
-    provider_call_s: float = 25.0
-    archive_call_s: float = 120.0
-    """How long one effect may take, whatever it waits for."""
-    credits_lease_s: float = 15.0
-    provider_lease_s: float = 60.0
-    archive_lease_s: float = 180.0
-    """Leases: how long an effect may be under way before another worker takes it over."""
-    send_before_s: float = 10.0
-    """How long after its claim a create may still begin to be sent."""
-    poll_s: float = 2.0
-    """Least time between two polls of one prediction."""
-    missing_grace_s: float = 60.0
-    """For so long after the create, a prediction that cannot be found is only late."""
-    cancel_limit_s: float = 120.0
-    """How long the provider is asked to stop before the generation ends without it."""
-    archive_limit_s: float = 3300.0
-    """How long after the provider's end the video can be saved; the provider keeps it an hour."""
-    backoff_min_s: float = 0.25
-    backoff_max_s: float = 60.0
-
-    def adjusted(self, *, poll_s: float | None, deadline_s: float | None) -> "Timing":
-        """Returns these durations with those that are given changed."""
-        return replace(
-            self,
-            poll_s=self.poll_s if poll_s is None else poll_s,
-            deadline_s=self.deadline_s if deadline_s is None else deadline_s,
-        )
-
-
-FAST = Timing(
-    credits_call_s=1.0,
-    provider_call_s=1.0,
-    archive_call_s=2.0,
-    credits_lease_s=3.0,
-    provider_lease_s=3.0,
-    archive_lease_s=3.0,
-    send_before_s=1.0,
-    poll_s=0.2,
-    missing_grace_s=3.0,
-    cancel_limit_s=5.0,
-)
-"""For tests, with a provider that is as quick: what takes minutes takes seconds."""
 
 
 def begin(
@@ -149,6 +95,7 @@ def step(generation: Generation, event: Event, now: datetime, timing: Timing) ->
             changed,
             stage_since=now,
             failures=0,
+            defects=0,
             missing=0,
             finished_at=now if changed.stage.is_final else None,
         )
@@ -287,6 +234,7 @@ def _prediction_seen(
         started_at=g.started_at or prediction.started_at,
         missing=0,
         failures=0,
+        defects=0,
     )
     if seen.started_at is None and prediction.is_processing:
         seen = replace(seen, started_at=now)
@@ -313,8 +261,6 @@ def _prediction_ended(g: Generation, prediction: Prediction, now: datetime) -> G
             provider_ended_at=now,
             failure=None,
         )
-    if g.failure is not None:  # Canceled at the deadline, and already said so.
-        return replace(ended, stage=Stage.REFUNDING, due_at=now)
     message = prediction.error or _ENDED.get(prediction.status, _NO_OUTPUT)
     return _refund(ended, FailureCode.MODEL_FAILED, message, now)
 
@@ -363,20 +309,21 @@ def _archive_answered(
 def _effect_failed(g: Generation, event: EffectFailed, now: datetime, timing: Timing) -> Generation:
     if g.stage is not event.stage:
         return g
-    if not event.is_outage and g.failures + 1 >= FAILURES_MAX:
-        return _park(g)
+    failed = g if event.is_outage else replace(g, defects=g.defects + 1)
     match g.stage:
-        case Stage.RESERVING | Stage.COMMITTING | Stage.REFUNDING:
-            return _back_off(g, now, timing)
-        case Stage.RUNNING | Stage.CANCELING:
-            again = replace(g, failures=g.failures + 1)
-            return _look_again(again, max(timing.poll_s, _backoff_s(g, timing)), now, timing)
-        case Stage.ARCHIVING:
-            return _save_again(g, now, timing)
         case Stage.READY | Stage.SUBMITTING:
             return _woken(g, now, timing)
         case Stage.PARKED | Stage.REJECTED | Stage.COMPLETED | Stage.FAILED:
             return g
+        case _ if failed.defects >= DEFECTS_MAX:
+            return _park(failed)
+        case Stage.RESERVING | Stage.COMMITTING | Stage.REFUNDING:
+            return _back_off(failed, now, timing)
+        case Stage.RUNNING | Stage.CANCELING:
+            again = replace(failed, failures=g.failures + 1)
+            return _look_again(again, max(timing.poll_s, _backoff_s(g, timing)), now, timing)
+        case Stage.ARCHIVING:
+            return _save_again(failed, now, timing)
         case unreachable:
             assert_never(unreachable)
 
@@ -413,7 +360,8 @@ def _woken(g: Generation, now: datetime, timing: Timing) -> Generation:
 
 
 def _refund(g: Generation, code: FailureCode, message: str, now: datetime) -> Generation:
-    failure = Failure(code, message[:MESSAGE_CHARACTERS_MAX])
+    # What was decided first stands: a job canceled at its deadline timed out, however it ended.
+    failure = g.failure or Failure(code, message[:MESSAGE_CHARACTERS_MAX])
     return replace(g, stage=Stage.REFUNDING, due_at=now, failure=failure)
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from services.generation.gate import GatePolicy
-from services.generation.saga import FAST, Timing
+from services.generation.timing import FAST, Timing
 from services.runtime.process import DatabaseSettings
 from services.runtime.server import ServerSettings
 

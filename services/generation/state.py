@@ -126,7 +126,9 @@ class Generation:
     version: int = 1
     """Counts the changes that a user can see."""
     failures: int = 0
-    """Failures of the present stage's effect in a row."""
+    """Failures of the present stage's effect in a row, whatever their cause."""
+    defects: int = 0
+    """Those of them that no outage explains."""
     attempt: int = 0
     """How often it was submitted."""
     job_id: str | None = None
@@ -151,10 +153,11 @@ class Generation:
     @property
     def status(self) -> Status:
         """How far it is, in the product's words."""
-        return status_of(self.stage, submitted=self.submitted_at is not None)
+        begun = self.submitted_at is not None or self.failure is not None
+        return status_of(self.stage, begun=begun)
 
 
-def status_of(stage: Stage, *, submitted: bool = False) -> Status:
+def status_of(stage: Stage, *, begun: bool = False) -> Status:
     """Returns the public word for a stage; PARKED keeps the word that it had before."""
     match stage:
         case Stage.RESERVING | Stage.READY | Stage.SUBMITTING:
@@ -162,7 +165,7 @@ def status_of(stage: Stage, *, submitted: bool = False) -> Status:
         case Stage.RUNNING | Stage.CANCELING | Stage.ARCHIVING | Stage.COMMITTING | Stage.REFUNDING:
             return Status.PROCESSING
         case Stage.PARKED:
-            return Status.PROCESSING if submitted else Status.QUEUED
+            return Status.PROCESSING if begun else Status.QUEUED
         case Stage.COMPLETED:
             return Status.COMPLETED
         case Stage.FAILED | Stage.REJECTED:

@@ -29,8 +29,9 @@ from services.generation.deliveries import Disposition, rule
 from services.generation.events import Event, PredictionSeen, Submitted, is_plan
 from services.generation.prediction import FINAL_STATUSES, Prediction
 from services.generation.rows import generation_of, values_of
-from services.generation.saga import Timing, begin, step
+from services.generation.saga import begin, step
 from services.generation.state import Generation, Stage
+from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
 from services.runtime.group_commit import GroupCommit
 
@@ -196,7 +197,7 @@ class _Batch:
             after = self._step(generation, ruling.event)
             if after is not generation:
                 disposition = Disposition.APPLIED
-        if disposition is Disposition.ORPHAN and generation is not None and prediction is not None:
+        if ruling.event is None and generation is not None and prediction is not None:
             self._book(prediction, generation.generation_id, command.attempt, "ORPHAN")
         self._dispositions.append(_event_columns(key) | {"new_disposition": disposition.value})
         return Delivered(disposition, after if after is not generation else None)

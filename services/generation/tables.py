@@ -58,6 +58,7 @@ generations = Table(
     Column("due_at", Instant, comment="Timer and lease in one; null = ended or parked."),
     Column("fence", Int64, nullable=False, comment="Grows with every claim and change."),
     Column("failures", Integer, nullable=False, comment="Of the stage's effect, in a row."),
+    Column("defects", Integer, nullable=False, comment="Those that no outage explains."),
     Column("attempt", Integer, nullable=False, comment="How often it was submitted."),
     Column("job_id", Key, unique=True, comment="The prediction in use."),
     Column("provider_status", Text, comment="The provider's last word on it."),

@@ -26,11 +26,11 @@ from services.generation.events import (
     Woken,
 )
 from services.generation.replicate import Found, Missing, Replicate, Unreachable
-from services.generation.saga import Timing
 from services.generation.settlement import Settlement
 from services.generation.state import Generation, Stage
 from services.generation.store import Store
 from services.generation.submission import Submission
+from services.generation.timing import Timing
 from services.runtime.errors import ServiceError, ServiceFailed
 from services.runtime.telemetry import get_logger
 

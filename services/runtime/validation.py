@@ -74,9 +74,11 @@ class Validator:
         violations = list(self._violations(message, ""))
         check = self._checks.get(message.DESCRIPTOR.full_name)
         if check is not None:
-            # One rule a field: the form of a field says more than what follows from its absence.
-            found = {violation.field for violation in violations}
-            violations += [v for v in check(message) if v.field not in found]
+            violations += check(message)
+        # One rule a field, the first: the form of a field says more than what follows from it.
+        violations = list({violation.field: violation for violation in violations[::-1]}.values())[
+            ::-1
+        ]
         if violations:
             raise InvalidRequest(violations)
 

@@ -21,7 +21,6 @@ from services.generation.__main__ import EVENT_BYTES_MAX
 from services.generation.catalog import load_catalog
 from services.generation.history import History
 from services.generation.requests import checks
-from services.generation.saga import FAST
 from services.generation.servicer import (
     DOMAIN,
     GenerationServicer,
@@ -30,6 +29,7 @@ from services.generation.servicer import (
 )
 from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
 from services.generation.store import Store
+from services.generation.timing import FAST
 from services.generation.watchers import Watchers
 from services.runtime.channel import connect, invoke
 from services.runtime.database import Database

@@ -23,9 +23,10 @@ from services.generation.gate import GatePolicy
 from services.generation.history import History
 from services.generation.prediction import NotAPrediction, Prediction, parse_prediction
 from services.generation.rows import generation_of, values_of
-from services.generation.saga import FAST, Timing, begin
+from services.generation.saga import begin
 from services.generation.state import Generation, Kind, Output, Request, Stage
 from services.generation.store import Store
+from services.generation.timing import FAST, Timing
 from services.runtime.database import Database, open_database
 
 USER = "ada"

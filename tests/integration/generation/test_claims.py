@@ -12,8 +12,8 @@ from services.generation import tables
 from services.generation.claims import Attempt, Claims, NotOffered
 from services.generation.events import EffectFailed, SubmitRefused
 from services.generation.gate import GatePolicy
-from services.generation.saga import FAST
 from services.generation.state import FailureCode, Generation, Stage
+from services.generation.timing import FAST
 from tests.integration.generation.harness import (
     SEED,
     Replica,

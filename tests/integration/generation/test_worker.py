@@ -18,11 +18,11 @@ from services.generation.claims import Claims
 from services.generation.events import SubmitDeferred
 from services.generation.history import History
 from services.generation.replicate import Replicate
-from services.generation.saga import FAST, Timing
 from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
 from services.generation.state import FailureCode, Generation, Stage, Status
 from services.generation.store import Store
 from services.generation.submission import Callbacks, Submission
+from services.generation.timing import FAST, Timing
 from services.generation.worker import Worker
 from services.runtime.channel import connect
 from services.runtime.database import Database

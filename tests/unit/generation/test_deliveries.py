@@ -55,7 +55,9 @@ def test_the_prediction_in_use_is_told_to_the_saga_whatever_the_address_says(
 
 @pytest.mark.parametrize("generation", [SUBMITTING, replace(RUNNING, job_id="job0")])
 def test_a_booked_prediction_that_is_not_in_use_is_never_adopted(generation: Generation) -> None:
-    assert rule(JOB1, generation, 2, is_booked=True, attempt_seed=7) == ORPHAN
+    ruling = rule(JOB1, generation, 2, is_booked=True, attempt_seed=7)
+
+    assert ruling == Ruling(None, Disposition.STALE)
 
 
 @pytest.mark.parametrize("seed", [7, None])

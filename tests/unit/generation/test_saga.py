@@ -29,7 +29,7 @@ from services.generation.events import (
     Woken,
 )
 from services.generation.prediction import Prediction
-from services.generation.saga import FAST, Timing, begin, step
+from services.generation.saga import begin, step
 from services.generation.state import (
     Failure,
     FailureCode,
@@ -41,6 +41,7 @@ from services.generation.state import (
     Status,
     status_of,
 )
+from services.generation.timing import FAST, Timing
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -196,8 +197,10 @@ def refund(code: FailureCode, message: str | None = None, **fields: Any) -> To:
 
 def retried(stage: Stage) -> dict[str, To]:
     """What a failed effect leads to where it is repeated after 0.25 s."""
-    again = later(stage, 0.25, jitter=True, failures=1)
-    return {"outage": again, "defect": again}
+    return {
+        "outage": later(stage, 0.25, jitter=True, failures=1),
+        "defect": later(stage, 0.25, jitter=True, failures=1, defects=1),
+    }
 
 
 ARCHIVED = {"provider_status": "succeeded", "output_url": VIDEO, "provider_ended_at": NOW}
@@ -267,7 +270,7 @@ TABLE: dict[Stage, dict[str, To]] = {
         "aborted": refund(F.MODEL_FAILED, provider_status="aborted"),
         "missing": later(Stage.RUNNING, 2, missing=1),
         "outage": LOOKED_AGAIN,
-        "defect": LOOKED_AGAIN,
+        "defect": later(Stage.RUNNING, 2, failures=1, defects=1),
     },
     Stage.CANCELING: {
         "starting": STILL_CANCELING,
@@ -275,13 +278,13 @@ TABLE: dict[Stage, dict[str, To]] = {
         "polled slowly": later(Stage.CANCELING, 20, jitter=True),
         "new word": STILL_CANCELING,
         "succeeded": To(Stage.ARCHIVING, 0, fields=ARCHIVED | {"failure": None}),
-        "no output": refund(F.MODEL_FAILED, provider_status="succeeded"),
-        "removed": refund(F.OUTPUT_LOST, provider_status="succeeded"),
+        "no output": refund(F.MODEL_TIMED_OUT, provider_status="succeeded"),
+        "removed": refund(F.MODEL_TIMED_OUT, provider_status="succeeded"),
         **CANCELED,
         "failed mutely": CANCELED["failed"],
         "missing": later(Stage.CANCELING, 2, missing=1),
         "outage": later(Stage.CANCELING, 2, failures=1),
-        "defect": later(Stage.CANCELING, 2, failures=1),
+        "defect": later(Stage.CANCELING, 2, failures=1, defects=1),
     },
     Stage.ARCHIVING: {
         "stored": To(Stage.COMMITTING, 0, fields={"output": OUTPUT}),
@@ -584,13 +587,22 @@ def test_generations_that_fail_together_do_not_come_back_together() -> None:
     assert len(moments) > 40
 
 
+def test_a_defect_after_many_outages_does_not_park() -> None:
+    troubled = replace(COMMITTING, failures=100)
+
+    after = step(troubled, EffectFailed(Stage.COMMITTING, is_outage=False), NOW, TIMING)
+
+    assert (after.stage, after.failures, after.defects) == (Stage.COMMITTING, 101, 1)
+
+
 def test_a_success_forgives_earlier_failures() -> None:
-    troubled = replace(RUNNING, failures=7)
+    troubled = replace(RUNNING, failures=7, defects=7)
 
     seen = step(troubled, PredictionSeen(said("processing")), NOW, TIMING)
     ended = step(troubled, PredictionSeen(SUCCEEDED), NOW, TIMING)
 
     assert (seen.failures, ended.failures) == (0, 0)
+    assert (seen.defects, ended.defects) == (0, 0)
 
 
 def test_progress_never_falls_and_reaches_100_only_with_the_video() -> None:
@@ -658,4 +670,4 @@ def test_a_final_status_is_shown_only_when_the_money_is_settled(
 
 
 def test_what_was_parked_before_its_submission_is_still_queued() -> None:
-    assert status_of(Stage.PARKED, submitted=False) is Status.QUEUED
+    assert status_of(Stage.PARKED, begun=False) is Status.QUEUED

@@ -31,7 +31,7 @@ from services.generation.events import (
     is_plan,
 )
 from services.generation.prediction import Prediction
-from services.generation.saga import Timing, begin, step
+from services.generation.saga import begin, step
 from services.generation.state import (
     FailureCode,
     Generation,
@@ -40,6 +40,7 @@ from services.generation.state import (
     Request,
     Stage,
 )
+from services.generation.timing import Timing
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = Timing(deadline_s=600, archive_limit_s=300)

@@ -52,6 +52,9 @@ def upgrade() -> None:
         sa.Column(
             "failures", sa.Integer(), nullable=False, comment="Of the stage's effect, in a row."
         ),
+        sa.Column(
+            "defects", sa.Integer(), nullable=False, comment="Those that no outage explains."
+        ),
         sa.Column("attempt", sa.Integer(), nullable=False, comment="How often it was submitted."),
         sa.Column("job_id", Key, nullable=True, comment="The prediction in use."),
         sa.Column(
