@@ -90,7 +90,8 @@ class _Parts:
         callbacks: Callbacks,
     ) -> None:
         timing, stopping = settings.timing, asyncio.Event()
-        claims = Claims(database, timing, settings.gate_policy)
+        self._database = database
+        self._claims = claims = Claims(database, timing, settings.gate_policy)
         history = History(database)
         self._shielded = Shielded()
         self._watchers = Watchers(history, stopping)
@@ -146,6 +147,8 @@ class _Parts:
 
     async def serve(self) -> None:
         """Serves and works; the writer outlives the last call and the last effect."""
+        if self._database.is_exclusive:
+            await self._claims.drop_leases()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.writer.run())
             await self._server.serve(self._worker.run(), self._watchers.run())

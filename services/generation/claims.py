@@ -58,6 +58,20 @@ class Claims:
         self._timing = timing
         self._policy = policy
 
+    async def drop_leases(self) -> None:
+        """Has everything that is under way come due now: for a process that is the only one.
+
+        What it had claimed when it died then waits for no lease to end.
+        """
+        columns = tables.generations.c
+        async with self._database.write() as connection:
+            now = await read_clock(connection)
+            await connection.execute(
+                update(tables.generations)
+                .where(columns.due_at > now, columns.stage != Stage.READY.value)
+                .values(due_at=now)
+            )
+
     async def look(self) -> Work:
         """Returns what there is to do, without locking anything."""
         columns = tables.generations.c

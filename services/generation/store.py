@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Table, bindparam, select, tuple_, update
+from sqlalchemy import Table, bindparam, case, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -148,13 +148,15 @@ class _Batch:
             await self._connection.execute(_SETTLE_ATTEMPT, self._records)
         if self._predictions:
             insert = _insert_into(self._connection, tables.predictions)
-            ended = insert.excluded.ended_at
+            new, known = insert.excluded, tables.predictions.c
+            # Once adopted it stays so, until the generation gives it up.
+            adopted = case((new.role == "ADOPTED", new.role), else_=known.role)
             await self._connection.execute(
                 insert.on_conflict_do_update(
                     index_elements=["job_id"],
-                    set_={"status": insert.excluded.status, "ended_at": ended},
+                    set_={"status": new.status, "ended_at": new.ended_at, "role": adopted},
                     # What is known to have ended stays so, whatever arrives late.
-                    where=tables.predictions.c.ended_at.is_(None),
+                    where=known.ended_at.is_(None),
                 ),
                 sorted(self._predictions.values(), key=lambda row: str(row["job_id"])),
             )
@@ -197,6 +199,11 @@ class _Batch:
             after = self._step(generation, ruling.event)
             if after is not generation:
                 disposition = Disposition.APPLIED
+                if isinstance(ruling.event, Submitted):
+                    # The create's own answer may never come.
+                    self._record(
+                        generation.generation_id, AttemptRecord(command.attempt, "CREATED")
+                    )
         if ruling.event is None and generation is not None and prediction is not None:
             self._book(prediction, generation.generation_id, command.attempt, "ORPHAN")
         self._dispositions.append(_event_columns(key) | {"new_disposition": disposition.value})
@@ -214,7 +221,7 @@ class _Batch:
                 after.job_id == prediction.job_id
                 and generation.provider_status != prediction.status
             ):
-                self._book(prediction, generation.generation_id, generation.attempt, "ADOPTED")
+                self._book(prediction, generation.generation_id, generation.attempt, "ORPHAN")
             case _:
                 pass
         if after is generation:

@@ -170,6 +170,11 @@ class Database:
     lock: IO[str] | None
     """Held while this process has a SQLite file open; None on PostgreSQL."""
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether no other process can work on it meanwhile."""
+        return self.lock is not None
+
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Gives a connection for reading; raises Unavailable when the database is away."""
