@@ -1,0 +1,99 @@
+"""What an operator's tool finds out by reflection alone: every method, and how to call it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.client.generations import new_generation_id
+from tests.end_to_end.running import Running
+
+pytestmark = pytest.mark.timeout(90)
+
+BUF = Path(sys.executable).with_name("buf")
+CREDITS = "reelworks.credits.v1.CreditsService"
+GENERATION = "reelworks.generation.v1.GenerationService"
+EVENTS = "reelworks.generation.v1.PredictionEventService"
+UNREADABLE = {"webhookId": "msg_1", "receivedTime": "2026-11-21T12:00:00Z", "payload": "e30="}
+
+
+def buf_curl(address: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments[:-1],
+         f"http://{address}/{arguments[-1]}"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def list_methods(address: str) -> set[str]:
+    listed = buf_curl(address, "--list-methods", "").split()
+    return {method for method in listed if method.startswith("reelworks.")}
+
+
+def call(address: str, method: str, **fields: object) -> dict[str, object]:
+    answer: dict[str, object] = json.loads(buf_curl(address, "-d", json.dumps(fields), method))
+    return answer
+
+
+def test_every_method_of_credits_can_be_listed_and_called(
+    stack: Running, new_user: Callable[[], str]
+) -> None:
+    address, user = stack.up_file.addresses["credits"], new_user()
+    calls: dict[str, dict[str, object]] = {
+        "OpenAccount": {},
+        "GetBalance": {},
+        "AddCredits": {"credits": 5, "type": "PURCHASE", "requestId": "payment-1"},
+        "Reserve": {"reservationId": "r1", "credits": 20},
+        "Commit": {"reservationId": "r1", "credits": 15},
+        "GetReservation": {"reservationId": "r1"},
+        "ListTransactions": {},
+    }
+
+    answers = {
+        name: call(address, f"{CREDITS}/{name}", userId=user, **fields)
+        for name, fields in calls.items()
+    }
+    call(address, f"{CREDITS}/Reserve", userId=user, reservationId="r2", credits=20)
+    refunded = call(address, f"{CREDITS}/Refund", userId=user, reservationId="r2")
+
+    assert list_methods(address) == {f"{CREDITS}/{name}" for name in [*calls, "Refund"]}
+    assert answers["GetReservation"]["state"] == "COMMITTED"
+    assert refunded["balance"]["availableCredits"] == "90"  # type: ignore[index]  # JSON.
+
+
+def test_every_method_of_generation_can_be_listed_and_called(
+    stack: Running, new_user: Callable[[], str]
+) -> None:
+    addresses, user, generation_id = stack.up_file.addresses, new_user(), new_generation_id()
+    address = addresses["generation"]
+    call(addresses["credits"], f"{CREDITS}/OpenAccount", userId=user)
+
+    created = call(
+        address, f"{GENERATION}/CreateGeneration", userId=user, generationId=generation_id,
+        kind="TEXT_TO_VIDEO", model="t2v-1.3B", resolution="480p", prompt="a kite over the dunes",
+    )  # fmt: skip
+    got = call(address, f"{GENERATION}/GetGeneration", userId=user, generationId=generation_id)
+    listed = call(address, f"{GENERATION}/ListGenerations", userId=user)
+    models = call(address, f"{GENERATION}/ListModels")
+    delivered = call(address, f"{EVENTS}/DeliverPredictionEvent", **UNREADABLE)
+    with pytest.raises(subprocess.TimeoutExpired) as watching:
+        subprocess.run(
+            [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge",
+             "-d", json.dumps({"userId": user, "generationIds": [generation_id]}),
+             f"http://{address}/{GENERATION}/WatchGenerations"],
+            capture_output=True, timeout=3, check=False,
+        )  # fmt: skip
+
+    names = {"CreateGeneration", "GetGeneration", "ListGenerations", "ListModels"}
+    methods = {f"{GENERATION}/{name}" for name in names | {"WatchGenerations"}}
+    assert list_methods(address) == methods | {f"{EVENTS}/DeliverPredictionEvent"}
+    assert created["generationId"] == got["generationId"] == generation_id
+    assert len(listed["generations"]) == 1  # type: ignore[arg-type]  # JSON.
+    assert len(models["models"]) == 3  # type: ignore[arg-type]  # JSON.
+    assert delivered == {"disposition": "UNREADABLE"}
+    assert generation_id in (watching.value.stdout or b"").decode()
