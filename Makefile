@@ -29,7 +29,10 @@ format: setup ## Formats code and contracts.
 bench-credits: setup ## Measures the credits service on SQLite and on PostgreSQL.
 	$(BIN)/python benchmarks/bench_credits.py --postgresql
 
-setup: .venv/installed
+help: ## Lists all targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## Makes .venv and installs everything into it.
 
 .venv/installed: requirements.lock pyproject.toml hatch_build.py $(PROTOS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -159,8 +159,7 @@ class Catalog:
         if variant is None:
             yield Problem(
                 "resolution",
-                f"must be one of {', '.join(v.resolution for v in model.variants)} "
-                f"for {model.model}",
+                f"must be {' or '.join(v.resolution for v in model.variants)} for {model.model}",
                 Reason.RESOLUTION_NOT_SUPPORTED,
                 (("model", model.model), ("resolution", request.resolution)),
             )
@@ -260,4 +259,4 @@ def _parameter_problems(request: Request, model: Model, variant: Variant) -> Ite
             )
     ratios = variant.aspect_ratios()
     if request.aspect_ratio and ratios and request.aspect_ratio not in ratios:
-        yield Problem("aspect_ratio", f"must be one of {', '.join(ratios)}")
+        yield Problem("aspect_ratio", f"must be {' or '.join(ratios)}")

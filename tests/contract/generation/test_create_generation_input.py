@@ -54,14 +54,14 @@ ONE_BAD_FIELD: list[tuple[dict[str, Any], str, str, str, dict[str, str]]] = [
     (
         {"model": "t2v-1.3B", "resolution": "720p"},
         "resolution",
-        "must be one of 480p for t2v-1.3B",
+        "must be 480p for t2v-1.3B",
         "RESOLUTION_NOT_SUPPORTED",
         {"model": "t2v-1.3B", "resolution": "720p"},
     ),
     (
         {"resolution": "1080p"},
         "resolution",
-        "must be one of 480p, 720p for t2v-14B",
+        "must be 480p or 720p for t2v-14B",
         "RESOLUTION_NOT_SUPPORTED",
         {"model": "t2v-14B", "resolution": "1080p"},
     ),
@@ -126,7 +126,7 @@ ONE_BAD_FIELD: list[tuple[dict[str, Any], str, str, str, dict[str, str]]] = [
     (
         {"aspect_ratio": "4:3"},
         "aspect_ratio",
-        "must be one of 16:9, 9:16",
+        "must be 16:9 or 9:16",
         "INVALID_FIELD",
         {},
     ),

@@ -154,7 +154,7 @@ def test_a_problem_says_what_would_be_right(catalog: Catalog) -> None:
     assert no_size == [
         Problem(
             "resolution",
-            "must be one of 480p for t2v-1.3B",
+            "must be 480p for t2v-1.3B",
             SIZE,
             (("model", "t2v-1.3B"), ("resolution", "720p")),
         )
