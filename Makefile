@@ -1,9 +1,22 @@
 # Every target sets up what it needs; a second run finds it there.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PROTOS := $(shell find protos -name '*.proto')
 
-.PHONY: bench-credits bench-generation bench-webhook setup up demo test lint format protos lock clean
+.PHONY: help setup up demo test lint format protos lock clean
+.PHONY: bench-credits bench-generation bench-webhook
+
+help: ## Lists all targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## Makes .venv and installs everything into it.
+
+.venv/installed: requirements.lock pyproject.toml hatch_build.py $(PROTOS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
 
 up: setup ## Starts everything on this machine until Ctrl-C.
 	$(BIN)/reelworks up
@@ -26,28 +39,17 @@ format: setup ## Formats code and contracts.
 	$(BIN)/ruff check --fix .
 	cd protos && ../$(BIN)/buf format -w .
 
-bench-credits: setup ## Measures the credits service on SQLite and on PostgreSQL.
-	$(BIN)/python benchmarks/bench_credits.py --postgresql
-
-help: ## Lists all targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-
-setup: .venv/installed ## Makes .venv and installs everything into it.
-
-.venv/installed: requirements.lock pyproject.toml hatch_build.py $(PROTOS)
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
-
-protos: setup ## Generates the stubs anew.
-	$(BIN)/python hatch_build.py
+bench-credits: setup ## Measures the ledger: one account against 1,000, and a call that does nothing.
+	$(BIN)/python -m benchmarks.bench_credits --postgresql
 
 bench-generation: setup ## Measures the whole path against a naive loop.
 	$(BIN)/python -m benchmarks.bench_generation
 
 bench-webhook: setup ## Measures durable webhooks against a handler that does nothing.
 	$(BIN)/python -m benchmarks.bench_webhook
+
+protos: setup ## Generates the stubs anew.
+	$(BIN)/python hatch_build.py
 
 lock: ## Writes requirements.lock from pyproject.toml.
 	$(PYTHON) -m venv .lock-venv
