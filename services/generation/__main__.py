@@ -15,7 +15,7 @@ from services.generation.catalog import Catalog, load_catalog
 from services.generation.claims import Claims
 from services.generation.history import History
 from services.generation.replicate import Replicate
-from services.generation.requests import checks
+from services.generation.requests import checks, late_checks
 from services.generation.servicer import (
     DOMAIN,
     GenerationServicer,
@@ -56,12 +56,9 @@ async def serve(settings: GenerationSettings, leave: asyncio.Event) -> None:
     database = await open_migrated(settings.database_url, "generation")
     channel = connect(settings.credits_address, CREDITS_DEADLINES_S)
     timing = settings.timing
-    provider = Replicate(
-        settings.replicate_api_token, settings.replicate_base_url, timing.provider_call_s
-    )
-    archive = Archive(
-        storage, settings.replicate_api_token, settings.origins, timing.archive_call_s
-    )
+    token = settings.replicate_api_token.get_secret_value()
+    provider = Replicate(token, settings.replicate_base_url, timing.provider_call_s)
+    archive = Archive(storage, token, settings.origins, timing.archive_call_s)
     callbacks = Callbacks(settings.webhook_public_url, key, settings.environment)
     try:
         settlement = Settlement(credits_pb2_grpc.CreditsServiceStub(channel))
@@ -141,7 +138,8 @@ class _Parts:
             ],
             leave=leave,
             stopping=stopping,
-            checks=checks(catalog),
+            checks=checks(),
+            late_checks=late_checks(catalog),
             message_bytes_max=EVENT_BYTES_MAX,
         )
 

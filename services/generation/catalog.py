@@ -8,6 +8,7 @@ is refused before anything is reserved.
 
 import json
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -215,8 +216,10 @@ def _text_problems(request: Request) -> Iterator[Problem]:
             f"has {len(request.negative_prompt)}",
         )
     for name in ("prompt", "negative_prompt"):
-        if "\0" in getattr(request, name):
-            yield Problem(name, "must not contain the character U+0000")
+        if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in getattr(request, name)):
+            yield Problem(name, "must not contain control characters")
+    if not any(c.isprintable() and not c.isspace() for c in request.prompt):
+        yield Problem("prompt", "must have characters that can be seen")
     if request.seed is not None and not 0 <= request.seed <= SEED_MAX:
         yield Problem("seed", f"must be between 0 and {SEED_MAX}")
 
@@ -242,9 +245,10 @@ def _is_https(address: str) -> bool:
     plain = address.isascii() and address.isprintable() and " " not in address
     try:
         parts = urlsplit(address)
-    except ValueError:
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # A port that is no number, for one.
         return False
-    return parts.scheme == "https" and bool(parts.hostname) and plain
+    return parts.scheme == "https" and bool(host) and plain
 
 
 def _parameter_problems(request: Request, model: Model, variant: Variant) -> Iterator[Problem]:

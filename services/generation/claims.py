@@ -20,6 +20,7 @@ from services.runtime.database import Database, read_clock
 __all__ = ["Attempt", "Claims", "NotOffered", "Work"]
 
 _GATE = "create"
+_STAGES = {stage.value: stage for stage in Stage}
 _IN_FLIGHT = (Stage.SUBMITTING, Stage.RUNNING, Stage.CANCELING)
 
 
@@ -80,7 +81,8 @@ class Claims:
             due = await connection.execute(
                 select(columns.stage).where(columns.due_at <= now).distinct()
             )
-            stages = [Stage(stage) for stage in due.scalars()]
+            # A newer release may know stages that this one leaves to it.
+            stages = [stage for value in due.scalars() if (stage := _STAGES.get(value)) is not None]
             ready = await connection.execute(
                 select(columns.generation_id).where(_in_stage(Stage.READY)).limit(1)
             )
@@ -130,6 +132,8 @@ class Claims:
             in_flight = await _count(connection, *_IN_FLIGHT)
             free, _ = admit(gate, self._policy, in_flight, limit, now)
             ready = await self._lock_ready(connection, free, now) if free else []
+            if not ready:
+                return []
             _, gate = admit(gate, self._policy, in_flight, len(ready), now)
             await _write_gate(connection, gate)
             return await self._submit(connection, ready, prepare, now)

@@ -1,6 +1,6 @@
 """Reads generations: one, a page of a user's history, or what changed lately."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,8 +11,9 @@ from services.generation.rows import generation_of
 from services.generation.state import Generation, Kind, Stage, Status, status_of
 from services.runtime.database import Database, read_clock
 
-__all__ = ["Cursor", "History"]
+__all__ = ["PAGE_ROWS", "Cursor", "History"]
 
+PAGE_ROWS = 200
 UNFINISHED_MAX = 1000
 """How many unfinished generations of a user are sent at once; the rest come as they change."""
 
@@ -72,24 +73,44 @@ class History:
             limit=limit,
         )
 
+    async def find_any(self, generation_id: str) -> Generation | None:
+        """Returns the generation of an id, whosever it is; None if the id is free."""
+        found = await self._select(tables.generations.c.generation_id == generation_id, limit=1)
+        return found[0] if found else None
+
     async def to_watch(
         self, user_id: str, generation_ids: Collection[str], updated_since: datetime | None
-    ) -> list[Generation]:
-        """Returns what a watcher needs first: those it names, the unfinished, the updated."""
+    ) -> AsyncIterator[Generation]:
+        """Yields what a watcher needs first: those it names, the unfinished, the updated.
+
+        One may come twice. The updated are read a page at a time, since they may be years' worth.
+        """
         columns = tables.generations.c
         unfinished = columns.due_at.is_not(None) | (columns.stage == Stage.PARKED.value)
-        known = await self._select(
+        for generation in await self._select(
             columns.user_id == user_id,
             unfinished,
             order=(columns.created_at.desc(),),
             limit=UNFINISHED_MAX,
-        )
+        ):
+            yield generation
         if generation_ids:
             named = columns.generation_id.in_(sorted(generation_ids))
-            known += await self._select(columns.user_id == user_id, named)
-        if updated_since is not None:
-            known += await self.changed({user_id}, updated_since)
-        return list({generation.generation_id: generation for generation in known}.values())
+            for generation in await self._select(columns.user_id == user_id, named):
+                yield generation
+        place = None if updated_since is None else (updated_since, "")
+        while place is not None:
+            order = (columns.updated_at, columns.generation_id)
+            page = await self._select(
+                columns.user_id == user_id,
+                tuple_(*order) > tuple_(*place, types=[column.type for column in order]),
+                order=order,
+                limit=PAGE_ROWS,
+            )
+            for generation in page:
+                yield generation
+            last = page[-1] if len(page) == PAGE_ROWS else None
+            place = None if last is None else (last.updated_at, last.generation_id)
 
     async def changed(self, user_ids: Collection[str], since: datetime) -> list[Generation]:
         """Returns the generations of some users that changed visibly since a moment."""

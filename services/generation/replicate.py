@@ -137,8 +137,6 @@ class Unreachable:
     """No usable answer; ask again later."""
 
     detail: str
-    is_outage: bool = True
-    """False for an answer that makes no sense, which asking again may not mend."""
 
 
 class _Phase(StrEnum):
@@ -352,7 +350,7 @@ def _classify_read(exchange: _Exchange) -> Found | Missing | Unreachable:
         try:
             prediction = parse_prediction(exchange.body)
         except NotAPrediction as error:
-            return Unreachable(str(error), is_outage=False)
+            return Unreachable(str(error))  # A page of some proxy, perhaps.
         if prediction.oddities:
             logger.warning("prediction has odd fields", fields=prediction.oddities)
         return Found(prediction)

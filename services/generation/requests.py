@@ -9,6 +9,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -21,9 +22,11 @@ from services.runtime.errors import FieldViolation, InvalidRequest
 from services.runtime.validation import Check
 
 __all__ = [
+    "catalog_violations",
     "checks",
     "cursor_in",
     "kind_of",
+    "late_checks",
     "page_token",
     "request_of",
     "status_filter",
@@ -56,26 +59,34 @@ def status_filter(value: _Statuses) -> Status | None:
     return _word(Status, _Statuses.Name, value)
 
 
-def checks(catalog: Catalog) -> Mapping[str, Check]:
-    """Returns what is checked of each request, by full name of its message."""
-
-    def check_create(message: generation_pb2.CreateGenerationRequest) -> Iterator[FieldViolation]:
-        kind = kind_of(message.kind)
-        if kind is None:
-            yield FieldViolation("kind", "must be TEXT_TO_VIDEO or IMAGE_TO_VIDEO")
-        # Without a kind the rest is judged all the same, since every bad field is named at once.
-        for problem in catalog.problems(_request(message, kind or Kind.TEXT_TO_VIDEO)):
-            if kind is not None or problem.field not in ("kind", "image_uri"):
-                yield FieldViolation(
-                    problem.field, problem.rule, problem.reason, dict(problem.metadata)
-                )
-
+def checks() -> Mapping[str, Check]:
+    """Returns what is checked of each request at once, by full name of its message."""
     return {
-        _name(generation_pb2.CreateGenerationRequest): check_create,
+        _name(generation_pb2.CreateGenerationRequest): _check_create,
         _name(generation_pb2.ListGenerationsRequest): _check_list,
         _name(generation_pb2.WatchGenerationsRequest): _check_watch,
         _name(prediction_event_pb2.DeliverPredictionEventRequest): _check_deliver,
     }
+
+
+def late_checks(catalog: Catalog) -> Mapping[str, Check]:
+    """Returns what is checked once an id was found to be new, by full name of the message."""
+    return {
+        _name(generation_pb2.CreateGenerationRequest): partial(catalog_violations, catalog),
+    }
+
+
+def catalog_violations(
+    catalog: Catalog, message: generation_pb2.CreateGenerationRequest
+) -> Iterator[FieldViolation]:
+    """Yields what the catalog has against a request."""
+    kind = kind_of(message.kind)
+    # Without a kind the rest is judged all the same, since every bad field is named at once.
+    for problem in catalog.problems(_request(message, kind or Kind.TEXT_TO_VIDEO)):
+        if kind is not None or problem.field not in ("kind", "image_uri"):
+            yield FieldViolation(
+                problem.field, problem.rule, problem.reason, dict(problem.metadata)
+            )
 
 
 def page_token(request: generation_pb2.ListGenerationsRequest, last: Cursor) -> str:
@@ -118,6 +129,11 @@ def _request(message: generation_pb2.CreateGenerationRequest, kind: Kind) -> Req
         aspect_ratio=message.aspect_ratio,
         seed=message.seed if message.HasField("seed") else None,
     )
+
+
+def _check_create(message: generation_pb2.CreateGenerationRequest) -> Iterator[FieldViolation]:
+    if kind_of(message.kind) is None:
+        yield FieldViolation("kind", "must be TEXT_TO_VIDEO or IMAGE_TO_VIDEO")
 
 
 def _check_list(message: generation_pb2.ListGenerationsRequest) -> Iterator[FieldViolation]:

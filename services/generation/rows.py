@@ -66,6 +66,7 @@ def generation_of(row: RowMapping) -> Generation:
         stage=Stage(row["stage"]),
         output=output,
         failure=failure,
+        parked_from=None if row["parked_from"] is None else Stage(row["parked_from"]),
         **{name: row[name] for name in _PLAIN_FIELDS},
     )
 
@@ -78,6 +79,7 @@ def values_of(generation: Generation) -> dict[str, Any]:
         **{name: getattr(generation.request, name) for name in _REQUEST_FIELDS},
         "kind": generation.request.kind.value,
         "stage": generation.stage.value,
+        "parked_from": generation.parked_from.value if generation.parked_from else None,
         "output_key": output.key if output else None,
         "output_size_bytes": output.size_bytes if output else None,
         "output_sha256": output.sha256 if output else None,

@@ -220,10 +220,16 @@ def _uncertain(g: Generation, now: datetime) -> Generation:
 def _prediction_seen(
     g: Generation, prediction: Prediction, poll_after_s: float, now: datetime, timing: Timing
 ) -> Generation:
-    if g.stage not in (Stage.RUNNING, Stage.CANCELING) or g.job_id != prediction.job_id:
+    if g.job_id != prediction.job_id:
+        return g
+    followed = g.parked_from if g.stage is Stage.PARKED else g.stage
+    if followed not in (Stage.RUNNING, Stage.CANCELING):
         return g
     if prediction.is_final:
-        return _prediction_ended(g, prediction, now)
+        # The end is news also to a generation that was parked because looking kept failing.
+        return _prediction_ended(replace(g, parked_from=None), prediction, now)
+    if g.stage is Stage.PARKED:
+        return g
     seen = replace(
         g,
         # Webhooks come late and out of order, so what is known to run does not go back to starting.
@@ -366,7 +372,7 @@ def _refund(g: Generation, code: FailureCode, message: str, now: datetime) -> Ge
 
 
 def _park(g: Generation) -> Generation:
-    return replace(g, stage=Stage.PARKED, due_at=None)
+    return replace(g, stage=Stage.PARKED, parked_from=g.stage, due_at=None)
 
 
 def _back_off(g: Generation, now: datetime, timing: Timing) -> Generation:
@@ -375,7 +381,9 @@ def _back_off(g: Generation, now: datetime, timing: Timing) -> Generation:
 
 def _backoff_s(g: Generation, timing: Timing) -> float:
     # The exponent is bounded, or an outage of days would overflow the float.
-    backoff_s: float = timing.backoff_min_s * 2 ** min(g.failures, 16)
+    # A defect waits longer, so that eight of them, which park, are minutes and not seconds.
+    doublings = max(g.failures, g.defects + 2 if g.defects else 0)
+    backoff_s: float = timing.backoff_min_s * 2 ** min(doublings, 16)
     return min(backoff_s, timing.backoff_max_s) * _jitter(g)
 
 

@@ -23,6 +23,7 @@ from services.generation.commands import Begin, Deliver, Happen
 from services.generation.history import Cursor, History
 from services.generation.prediction import NotAPrediction, parse_prediction
 from services.generation.requests import (
+    catalog_violations,
     cursor_in,
     kind_of,
     page_token,
@@ -33,13 +34,22 @@ from services.generation.settlement import Settlement
 from services.generation.state import FailureCode, Generation, Request, Stage
 from services.generation.store import Store
 from services.generation.watchers import OVERLAP, Watchers
-from services.runtime.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
+from services.runtime.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
 from services.runtime.shielding import Shielded
 
 __all__ = ["DOMAIN", "GenerationServicer", "Links", "PredictionEventServicer"]
 
 DOMAIN = "generation.reelworks.dev"
 PAGE_SIZE_DEFAULT = 50
+PAGE_BYTES_MAX = 2 * 1024 * 1024
+"""Of a page, which is cut shorter than asked for rather than exceed what callers receive."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Wire = generation_pb2.Generation
 
@@ -78,13 +88,10 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         """Records a generation and reserves its price."""
         del context
         wanted = request_of(request)
-        price_credits = self._catalog.variant_of(wanted).price_credits
-        begun = await self._store.begin(
-            Begin(request.generation_id, request.user_id, wanted, price_credits)
-        )
-        generation = begun.generation
-        if not begun.created:
-            _check_same(generation, request.user_id, wanted)
+        # The id before the catalog: what was accepted once is not refused because models changed.
+        known = await self._history.find_any(request.generation_id)
+        generation = known or await self._begin(request, wanted)
+        _check_same(generation, request.user_id, wanted)
         if generation.stage is Stage.RESERVING:
             # Neither the reservation nor its record may be lost because the caller leaves.
             generation = await self._shielded.finish(self._reserve(generation))
@@ -117,35 +124,48 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             kind=kind_of(request.kind),
             after=cursor_in(request),
         )
-        token = ""
-        if len(found) > size:
-            last = found[size - 1]
-            token = page_token(request, Cursor(last.created_at, last.generation_id))
-        return generation_pb2.ListGenerationsResponse(
-            generations=map(self._links.message, found[:size]), next_page_token=token
-        )
+        page = generation_pb2.ListGenerationsResponse()
+        size_bytes = 0
+        for generation in found[:size]:
+            message = self._links.message(generation)
+            size_bytes += message.ByteSize()
+            if size_bytes > PAGE_BYTES_MAX:
+                break
+            page.generations.append(message)
+        shown = len(page.generations)
+        if shown < len(found):
+            last = found[shown - 1]
+            page.next_page_token = page_token(request, Cursor(last.created_at, last.generation_id))
+        return page
 
     async def WatchGenerations(  # noqa: N802  The stub knows no generator.
         self, request: generation_pb2.WatchGenerationsRequest, context: Any
     ) -> AsyncIterator[generation_pb2.WatchGenerationsResponse]:
         """Streams a user's generations: as they are, then on every change."""
         del context
-        async for generation in self._watchers.watch(request.user_id, self._known(request)):
+        since = None
+        if request.HasField("updated_after"):
+            # Nothing was updated before the epoch, and earlier times would leave the calendar.
+            since = max(request.updated_after.ToDatetime(UTC), _EPOCH) - OVERLAP
+        known = self._history.to_watch(request.user_id, request.generation_ids, since)
+        async for generation in self._watchers.watch(request.user_id, known):
             yield generation_pb2.WatchGenerationsResponse(
                 generation=self._links.message(generation)
             )
         raise Unavailable("", "The service is stopping; watch again.")
 
-    async def _known(
-        self, request: generation_pb2.WatchGenerationsRequest
-    ) -> AsyncIterator[Generation]:
-        since = None
-        if request.HasField("updated_after"):
-            since = request.updated_after.ToDatetime(UTC) - OVERLAP
-        for generation in await self._history.to_watch(
-            request.user_id, request.generation_ids, since
-        ):
-            yield generation
+    async def _begin(
+        self, request: generation_pb2.CreateGenerationRequest, wanted: Request
+    ) -> Generation:
+        """Returns the new generation, or the one that somebody created in the same moment."""
+        violations = list(catalog_violations(self._catalog, request))
+        if violations:
+            raise InvalidRequest(violations)
+        price_credits = self._catalog.variant_of(wanted).price_credits
+        begun = await self._store.begin(
+            Begin(request.generation_id, request.user_id, wanted, price_credits)
+        )
+        return begun.generation
 
     async def _reserve(self, generation: Generation) -> Generation:
         event = await self._settlement.reserve(generation)

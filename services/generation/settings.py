@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from services.generation.gate import GatePolicy
 from services.generation.timing import FAST, Timing
@@ -19,6 +19,15 @@ def _is_origin(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http or https address")
     return url.rstrip("/")
+
+
+def _is_callback(url: str) -> str:
+    parts = urlsplit(_is_origin(url))
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError("must be an https address, as the provider demands")
+    if not parts.path or parts.query:
+        raise ValueError("must have the path of the webhook service and no query")
+    return url
 
 
 def _is_base_url(url: str) -> str:
@@ -36,11 +45,13 @@ class GenerationSettings(ServerSettings, DatabaseSettings):
     """Where videos are kept: `file:///absolute/folder`."""
     callback_keys_file: Path
     """File of the keys that prove callback addresses, base64, one a line; the first signs."""
-    webhook_public_url: Annotated[str, AfterValidator(_is_origin)] | None = None
-    """Where the provider reaches the webhook service; unset: the provider is only polled."""
+    webhook_public_url: Annotated[str, AfterValidator(_is_callback)] | None = None
+    """Where the provider reaches the webhook service, with the path; unset: it is only polled."""
     delivery_origins: str = ""
     """Origins besides the provider's own that outputs may come from, comma separated."""
-    replicate_api_token: Annotated[str, Field(validation_alias="REPLICATE_API_TOKEN", min_length=1)]
+    replicate_api_token: Annotated[
+        SecretStr, Field(validation_alias="REPLICATE_API_TOKEN", min_length=1)
+    ]
     """The provider's token."""
     replicate_base_url: Annotated[
         str, Field(validation_alias="REPLICATE_BASE_URL"), AfterValidator(_is_base_url)
@@ -50,8 +61,10 @@ class GenerationSettings(ServerSettings, DatabaseSettings):
     """Set of durations: `fast` is for tests."""
     poll_interval_s: Annotated[float, Field(gt=0)] | None = None
     """Least time between two polls of a prediction; unset: the profile's, 2 s in production."""
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    deadline_s: Annotated[float, Field(ge=120)] | None = None
     """From the create of a generation to the end of waiting for it; unset: 45 minutes."""
+    grace_s: Annotated[float, Field(ge=0)] = 27.0
+    """How long what is under way may take to end; by default longer than a create may take."""
     creates_per_s: Annotated[float, Field(gt=0, le=10)] = 10.0
     """Submissions a second, for all replicas together; the provider allows 10."""
     creates_burst: Annotated[int, Field(ge=1)] = 10

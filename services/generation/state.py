@@ -138,6 +138,8 @@ class Generation:
     """When we learned that the prediction succeeded."""
     missing: int = 0
     """How often in a row the provider said that it does not know the prediction."""
+    parked_from: Stage | None = None
+    """The stage that it was parked in."""
     progress_percent: int = 0
     output_url: str | None = None
     """Where the provider keeps the video."""

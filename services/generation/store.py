@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Table, bindparam, case, select, tuple_, update
+from sqlalchemy import Table, bindparam, case, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -255,6 +255,7 @@ class _Batch:
                 "of_generation": generation_id,
                 "of_attempt": record.attempt,
                 "state": record.state,
+                "is_created": record.state == "CREATED",
                 "http_status": record.http_status,
                 "answer": record.answer[:ANSWER_BYTES_MAX] if record.answer is not None else None,
                 "detail": record.detail,
@@ -364,6 +365,8 @@ _UPDATE = update(tables.generations).where(
 _SETTLE_ATTEMPT = update(tables.attempts).where(
     tables.attempts.c.generation_id == bindparam("of_generation"),
     tables.attempts.c.attempt == bindparam("of_attempt"),
+    # That it was created is not unlearned: a webhook may have told before the answer was lost.
+    or_(tables.attempts.c.state != "CREATED", bindparam("is_created")),
 )
 _FILE_EVENT = (
     update(tables.prediction_events)

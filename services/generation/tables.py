@@ -55,6 +55,7 @@ generations = Table(
     Column("price_credits", Int64, nullable=False, comment="Fixed at the create."),
     Column("stage", Text, nullable=False, comment="What is to be done."),
     Column("stage_since", Instant, nullable=False, comment="When the stage began."),
+    Column("parked_from", Key, comment="The stage that it was parked in."),
     Column("due_at", Instant, comment="Timer and lease in one; null = ended or parked."),
     Column("fence", Int64, nullable=False, comment="Grows with every claim and change."),
     Column("failures", Integer, nullable=False, comment="Of the stage's effect, in a row."),

@@ -100,6 +100,7 @@ class _Mailbox:
     async def take(self, stopping: asyncio.Event) -> AsyncIterator[Generation]:
         """Yields what is put in, until `stopping` is set."""
         stop = asyncio.create_task(stopping.wait())
+        filled = stop
         try:
             while not stopping.is_set():
                 while self._waiting:
@@ -111,4 +112,5 @@ class _Mailbox:
                 await asyncio.wait((stop, filled), return_when=asyncio.FIRST_COMPLETED)
                 filled.cancel()
         finally:
+            filled.cancel()
             stop.cancel()

@@ -41,6 +41,7 @@ COUNT_EVERY_S = 5.0
 POLLS_PER_S = 5.0
 """Polls of one replica, far below the provider's 3,000 reads a minute for the whole account."""
 TROUBLE_PAUSE_S = 1.0
+TROUBLE_PAUSE_S_MAX = 10.0
 CREATE_SLOTS = 16
 
 _NOT_SAVED = "The video could not be saved. You were not charged; try again."
@@ -194,7 +195,12 @@ class Worker:
     async def _submit(self, generation: Generation, attempt: Attempt, send_before: float) -> None:
         now = generation.stage_since  # The claim's time by the database.
         event, record = await self._submission.submit(generation, attempt, now, send_before)
-        await self._write_back(generation, event, record)
+        # Unlike every other effect this one is never done again, so its outcome is kept until it
+        # can be written, for as long as this process lives.
+        pause_s = TROUBLE_PAUSE_S
+        while not await self._write_back(generation, event, record):
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, TROUBLE_PAUSE_S_MAX)
 
     async def _work(self, generation: Generation, effect_s: float) -> None:
         """Does the effect of a stage and writes back how it ended."""
@@ -213,7 +219,8 @@ class Worker:
 
     async def _write_back(
         self, generation: Generation, event: Event, record: AttemptRecord | None = None
-    ) -> None:
+    ) -> bool:
+        """Writes how an effect ended; returns False if the database did not take it."""
         command = Happen(generation.generation_id, event, generation.fence, record)
         try:
             after = await self._store.happen(command)
@@ -223,17 +230,16 @@ class Worker:
             # What came back cannot be stored. That counts as a failed effect, or it would be tried
             # for ever.
             failed = EffectFailed(generation.stage, is_outage=False)
-            await self._write_back(generation, failed)
-            return
+            return await self._write_back(generation, failed)
         except ServiceError as error:
-            # The lease ends, and the effect is done again: it can be repeated, like every other.
+            # The lease ends, and the effect is done again.
             logger.warning(
                 "not written back",
                 generation_id=generation.generation_id,
                 outcome=type(event).__name__,
                 reason=error.reason,
             )
-            return
+            return False
         if after.stage is not generation.stage:
             logger.info(
                 "generation",
@@ -244,6 +250,7 @@ class Worker:
             )
         if after.stage is Stage.PARKED:
             logger.error("generation parked", generation_id=generation.generation_id)
+        return True
 
     async def _effect(self, generation: Generation) -> Event:
         match generation.stage:
@@ -278,11 +285,11 @@ class Worker:
                 return PredictionSeen(prediction, self._poll_after_s)
             case Missing():
                 return PredictionMissing(_job_id(generation))
-            case Unreachable(detail=detail, is_outage=is_outage):
+            case Unreachable(detail=detail):
                 logger.warning(
                     "prediction not seen", generation_id=generation.generation_id, detail=detail
                 )
-                return EffectFailed(generation.stage, is_outage=is_outage)
+                return EffectFailed(generation.stage, is_outage=True)
             case unreachable:
                 assert_never(unreachable)
 

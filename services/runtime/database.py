@@ -56,7 +56,6 @@ SQLITE_READERS = 4
 CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 BUSY_TIMEOUT_MS = 5_000
-CACHED_STATEMENTS = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -126,7 +125,9 @@ class Trouble(StrEnum):
 
 
 _CONFLICT_STATES = {"40001", "40P01", "55P03"}
-_LOST_STATES = {"57P01", "57P02", "57P03", "53300"}
+# Connection, resources, operator's intervention, system error; and a primary that became a standby.
+_LOST_CLASSES = ("08", "53", "57", "58")
+_READ_ONLY = "25006"
 
 
 def trouble_of(error: BaseException) -> Trouble:
@@ -143,7 +144,8 @@ def trouble_of(error: BaseException) -> Trouble:
     state = getattr(error.orig, "sqlstate", None)
     if state in _CONFLICT_STATES:
         return Trouble.CONFLICT
-    if error.connection_invalidated or state in _LOST_STATES or str(state).startswith("08"):
+    lost = str(state).startswith(_LOST_CLASSES) or state == _READ_ONLY
+    if error.connection_invalidated or lost:
         return Trouble.LOST
     # asyncpg's DataError, for a value that no column can hold, is an InterfaceError too.
     refused = isinstance(getattr(error.orig, "__cause__", None), ValueError)
@@ -156,7 +158,7 @@ def _sqlite_trouble(name: str) -> Trouble:
     """Returns the kind of failure that SQLite's name of a result code stands for."""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Trouble.CONFLICT
-    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")):
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_READONLY")):
         return Trouble.LOST
     return Trouble.OTHER
 
@@ -226,15 +228,16 @@ def parse_database_url(url: str) -> URL:
                 raise ValueError("must name an absolute path: sqlite:////absolute/path")
             return parsed.set(drivername="sqlite+aiosqlite")
         case "postgresql":
-            return parsed.set(drivername="postgresql+asyncpg")
+            return _for_asyncpg(parsed)
         case other:
             raise ValueError(f"must be of sqlite or postgresql, not of {other}")
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, patient: bool = False) -> Database:
     """Opens the database at `url`; connections are made when they are first needed.
 
     A SQLite file is opened by one process at a time: another one ends here with exit code 2.
+    `patient` is for migrations, whose statements may take, and wait for, as long as they must.
     """
     parsed = _parse_or_exit(url)
     if parsed.get_backend_name() == "sqlite":
@@ -244,13 +247,15 @@ def open_database(url: str) -> Database:
         pool_size=POOL_CONNECTIONS,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
+        # What is bound is what people wrote, and errors are logged.
+        hide_parameters=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": STATEMENT_TIMEOUT_S,
+            "command_timeout": None if patient else STATEMENT_TIMEOUT_S,
             "server_settings": {
                 "application_name": "reelworks",
-                "idle_in_transaction_session_timeout": "15s",
-                "lock_timeout": "5s",
+                "idle_in_transaction_session_timeout": "0" if patient else "15s",
+                "lock_timeout": "0" if patient else "5s",
                 "synchronous_commit": "on",
                 "timezone": "UTC",
             },
@@ -265,6 +270,14 @@ async def read_clock(connection: AsyncConnection) -> datetime:
         return datetime.now(UTC)  # SQLite runs in this process and has no other clock.
     moment: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
     return moment
+
+
+def _for_asyncpg(url: URL) -> URL:
+    """Returns `url` for asyncpg, which calls libpq's `sslmode` by another name."""
+    mode = url.query.get("sslmode")
+    if mode is not None:
+        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return url.set(drivername="postgresql+asyncpg")
 
 
 def _parse_or_exit(url: str) -> URL:
@@ -283,8 +296,10 @@ def _open_sqlite(url: URL) -> Database:
     except BlockingIOError:
         exit_with(f"REELWORKS_DATABASE_URL: {path} is in use by another process")
     # One writer: SQLite has one write lock, and waiting for it in our queue is fair and quiet.
-    writer = create_async_engine(url, pool_size=1, max_overflow=0)
-    reader = create_async_engine(url, pool_size=SQLITE_READERS, max_overflow=0)
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
+    reader = create_async_engine(
+        url, pool_size=SQLITE_READERS, max_overflow=0, hide_parameters=True
+    )
     _configure_sqlite(writer, begin="BEGIN IMMEDIATE", read_only=False)
     _configure_sqlite(reader, begin="BEGIN", read_only=True)
     return Database(writer=writer, reader=reader, lock=lock)

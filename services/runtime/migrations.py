@@ -9,9 +9,12 @@ import asyncio
 from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, text
+from sqlalchemy import Connection, MetaData, column, select, text
+from sqlalchemy import table as sql_table
+from sqlalchemy.exc import DBAPIError
 
 from services.runtime.database import Database, open_database
+from services.runtime.errors import ServiceError
 from services.runtime.settings import exit_with
 from services.runtime.telemetry import get_logger
 
@@ -19,6 +22,9 @@ __all__ = ["migrate", "newest_revision", "open_migrated", "require_newest", "run
 
 ADVISORY_LOCK = 7_205_759_403
 """Key of the PostgreSQL lock that lets one migration run at a time; any number of ours will do."""
+
+_UNUSABLE = (ServiceError, DBAPIError, OSError)
+"""What opening a database raises for reasons that whoever runs the process can mend."""
 
 logger = get_logger(__name__)
 
@@ -28,7 +34,10 @@ def migrate(service: str, database_url: str) -> None:
 
     Runs to the end or changes nothing; a second run finds nothing to do.
     """
-    asyncio.run(_migrate(service, database_url))
+    try:
+        asyncio.run(_migrate(service, database_url))
+    except _UNUSABLE as error:
+        exit_with(_unusable(error))
     logger.info("migrated", revision=newest_revision(service))
 
 
@@ -43,7 +52,10 @@ def newest_revision(service: str) -> str:
 async def open_migrated(database_url: str, service: str) -> Database:
     """Opens the database of `service`; ends the process with exit code 2 if its schema is old."""
     database = open_database(database_url)
-    problem = await require_newest(database, service)
+    try:
+        problem = await require_newest(database, service)
+    except _UNUSABLE as error:
+        problem = _unusable(error)
     if problem is not None:
         await database.close()
         exit_with(problem)
@@ -54,7 +66,7 @@ async def require_newest(database: Database, service: str) -> str | None:
     """Returns what is wrong with the schema, and what to do about it; None if nothing is."""
     wanted = newest_revision(service)
     async with database.read() as connection:
-        present = await connection.run_sync(_present_revision)
+        present = await connection.run_sync(_present_revision, service)
     if present == wanted:
         return None
     return (
@@ -68,6 +80,7 @@ def run_environment(metadata: MetaData) -> None:
     connection: Connection = context.config.attributes["connection"]
     context.configure(
         connection=connection,
+        version_table=_version_table(context.config.attributes["service"]),
         target_metadata=metadata,
         compare_type=True,
         transaction_per_migration=False,
@@ -84,7 +97,7 @@ def _config(service: str) -> Config:
 
 
 async def _migrate(service: str, database_url: str) -> None:
-    database = open_database(database_url)
+    database = open_database(database_url, patient=True)
     try:
         async with database.writer.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -99,10 +112,23 @@ async def _migrate(service: str, database_url: str) -> None:
 def _upgrade(connection: Connection, service: str) -> None:
     config = _config(service)
     config.attributes["connection"] = connection
+    config.attributes["service"] = service
     command.upgrade(config, "head")
 
 
-def _present_revision(connection: Connection) -> str | None:
-    if not connection.dialect.has_table(connection, "alembic_version"):
+def _present_revision(connection: Connection, service: str) -> str | None:
+    table = _version_table(service)
+    if not connection.dialect.has_table(connection, table):
         return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return connection.execute(select(column("version_num")).select_from(sql_table(table))).scalar()
+
+
+def _version_table(service: str) -> str:
+    """Returns the table that names the revision; services that share a database have one each."""
+    return f"{service}_schema_version"
+
+
+def _unusable(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, ServiceError) and error.__cause__ else error
+    cause = getattr(cause, "orig", None) or cause
+    return f"REELWORKS_DATABASE_URL: the database cannot be used: {cause}"

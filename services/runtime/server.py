@@ -60,6 +60,8 @@ class Server:
     """Set when no call should begin a long wait any more: streams end by themselves then."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What is checked of requests beyond their annotations, by full name of the message."""
+    late_checks: Mapping[str, Check] = field(default_factory=dict)
+    """What a servicer checks itself, listed beside other violations only; see `Validator`."""
     message_bytes_max: int = MESSAGE_BYTES_MAX
 
     async def serve(self, *companions: Coroutine[Any, Any, None]) -> None:
@@ -103,7 +105,10 @@ class Server:
             )
         server = grpc.aio.server(
             interceptors=server_interceptors(
-                self.domain, Validator(self.checks), settings.calls_max, settings.streams_max
+                self.domain,
+                Validator(self.checks, self.late_checks),
+                settings.calls_max,
+                settings.streams_max,
             ),
             options=[
                 ("grpc.so_reuseport", 0),  # Two services on one port is a mistake, not a pool.

@@ -62,19 +62,28 @@ class _Rule:
 class Validator:
     """Judges requests; the rules of a message are read from its descriptor once.
 
-    `checks` maps the full name of a message to what its service checks besides.
+    `checks` maps the full name of a message to what its service checks besides. `late_checks` are
+    those that the servicer makes itself, once it knows more; here they only add to what is wrong
+    already, so that all bad fields are named at once.
     """
 
-    def __init__(self, checks: Mapping[str, Check] | None = None) -> None:
+    def __init__(
+        self,
+        checks: Mapping[str, Check] | None = None,
+        late_checks: Mapping[str, Check] | None = None,
+    ) -> None:
         self._checks = checks or {}
+        self._late_checks = late_checks or {}
         self._rules: dict[str, tuple[_Rule, ...]] = {}
 
     def validate(self, message: Message) -> None:
         """Raises InvalidRequest that lists every bad field of `message`, if there is any."""
         violations = list(self._violations(message, ""))
-        check = self._checks.get(message.DESCRIPTOR.full_name)
-        if check is not None:
-            violations += check(message)
+        name = message.DESCRIPTOR.full_name
+        if name in self._checks:
+            violations += self._checks[name](message)
+        if violations and name in self._late_checks:
+            violations += self._late_checks[name](message)
         # One rule a field, the first: the form of a field says more than what follows from it.
         violations = list({violation.field: violation for violation in violations[::-1]}.values())[
             ::-1

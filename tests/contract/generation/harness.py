@@ -20,7 +20,7 @@ from reelworks.generation.v1 import (
 from services.generation.__main__ import EVENT_BYTES_MAX
 from services.generation.catalog import load_catalog
 from services.generation.history import History
-from services.generation.requests import checks
+from services.generation.requests import checks, late_checks
 from services.generation.servicer import (
     DOMAIN,
     GenerationServicer,
@@ -156,7 +156,8 @@ async def _serve(
         domain=DOMAIN,
         services=[ServedService("reelworks.generation.v1.GenerationService", register)],
         stopping=stopping,
-        checks=checks(catalog),
+        checks=checks(),
+        late_checks=late_checks(catalog),
         message_bytes_max=EVENT_BYTES_MAX,
         leave=leave,
     )

@@ -40,7 +40,7 @@ ONE_BAD_FIELD: list[tuple[dict[str, Any], str, str, str, dict[str, str]]] = [
     (
         {"prompt": "a red fox\0in snow"},
         "prompt",
-        "must not contain the character U+0000",
+        "must not contain control characters",
         "INVALID_FIELD",
         {},
     ),

@@ -27,7 +27,9 @@ async def test_the_migrated_schema_has_the_tables_columns_and_indexes_of_the_cod
     database: Database,
 ) -> None:
     def differences(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "version_table": "credits_schema_version"}
+        )
         found: list[Any] = compare_metadata(context, metadata)
         return found
 

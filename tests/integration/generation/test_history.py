@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from services.generation.history import Cursor
+from services.generation.history import PAGE_ROWS, Cursor
 from services.generation.state import Generation, Kind, Stage, Status
 from tests.integration.generation.harness import (
     OUTPUT,
@@ -126,14 +126,23 @@ async def test_a_watcher_gets_the_unfinished_the_named_and_the_updated(replica: 
     await replica.insert(unfinished, parked, named, rejected, forgotten, updated, foreign)
     ids = [g.generation_id for g in (named, rejected, unfinished, foreign)]
 
-    found = await replica.history.to_watch(USER, ids, now - timedelta(minutes=1))
-    unnamed = await replica.history.to_watch(USER, [], None)
+    found = [g async for g in replica.history.to_watch(USER, ids, now - timedelta(minutes=1))]
+    unnamed = [g async for g in replica.history.to_watch(USER, [], None)]
 
     assert {g.generation_id: g for g in found} == {
         g.generation_id: g for g in (unfinished, parked, named, rejected, updated)
     }
-    assert len(found) == 5
     assert {g.generation_id for g in unnamed} == {unfinished.generation_id, parked.generation_id}
+
+
+async def test_a_long_history_of_updates_is_read_to_its_end(replica: Replica) -> None:
+    now = datetime.now(UTC)
+    history = [generation_in(Stage.FAILED, created_at=now) for _ in range(2 * PAGE_ROWS + 1)]
+    await replica.insert(*history)
+
+    found = [g async for g in replica.history.to_watch(USER, [], now)]
+
+    assert sorted(g.generation_id for g in found) == sorted(g.generation_id for g in history)
 
 
 async def test_changes_are_those_of_some_users_since_a_moment(replica: Replica) -> None:

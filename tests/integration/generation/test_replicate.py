@@ -180,7 +180,6 @@ async def test_where_nobody_listens_nothing_was_sent() -> None:
 
     assert isinstance(outcome, NotSent)
     assert isinstance(found, Unreachable)
-    assert found.is_outage
 
 
 async def test_a_failed_tls_handshake_sent_nothing() -> None:
@@ -438,8 +437,8 @@ async def test_a_prediction_is_looked_up(server: RawServer, provider: Replicate)
         (reply(503, problem(503), {"Retry-After": "86400"}), Unreachable("HTTP 503")),
         (reply(504, HTML), Unreachable("HTTP 504")),
         (reply(302, b"", {"Location": "https://elsewhere.example.com/"}), Unreachable("HTTP 302")),
-        (reply(200, HTML), Unreachable("not JSON", is_outage=False)),
-        (reply(200, []), Unreachable("not a JSON object", is_outage=False)),
+        (reply(200, HTML), Unreachable("not JSON")),
+        (reply(200, []), Unreachable("not a JSON object")),
     ],
 )
 async def test_a_read_is_asked_once_and_its_trouble_is_named(
@@ -461,7 +460,6 @@ async def test_a_read_on_a_broken_connection_is_an_outage(
     found = await provider.get(JOB_ID)
 
     assert isinstance(found, Unreachable)
-    assert found.is_outage
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ async def watching(
     seen: list[Generation] = []
 
     async def known() -> AsyncIterator[Generation]:
-        for generation in await replica.history.to_watch(user_id, [], None):
+        async for generation in replica.history.to_watch(user_id, [], None):
             yield generation
 
     async def read() -> None:

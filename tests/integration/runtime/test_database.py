@@ -83,7 +83,7 @@ async def test_sqlite_is_durable_and_its_readers_only_read(database: Database) -
         "busy_timeout": 5000,
     }
     with pytest.raises(DBAPIError, match="readonly"):
-        async with database.read() as connection:
+        async with database.reader.connect() as connection:
             await connection.execute(text("DELETE FROM accounts"))
 
 

@@ -198,6 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.accounts: dict[str, Account] = {}
         self.reservations: dict[tuple[str, str | None], Reservation] = {}
         self.transactions: dict[tuple[str, str | None], Transaction] = {}
+        self.done: list[Command] = []
 
     def do(self, command: Command) -> None:
         user = command.user_id
@@ -213,6 +214,8 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = self.model.predict(command, self.now)
         assert self.keep(outcome) == expected, (command, outcome)
         self.occurred[type(command).__name__, expected] += 1
+        if expected == DONE:
+            self.done.append(command)
 
     def keep(self, outcome: Outcome) -> str:
         match outcome:
@@ -254,6 +257,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def fill_to_the_limit(self, user: str, request: str) -> None:
         if user in self.model.added and (room := self.model.room(user)):
             self.do(AddCredits(user, request, TransactionType.PURCHASE, room))
+
+    @rule(user=USERS)
+    def exceed_the_limit(self, user: str) -> None:
+        # A request of its own, or most would be answered from the key.
+        room = self.model.room(user) if user in self.model.added else 0
+        self.do(AddCredits(user, "q0", TransactionType.PURCHASE, room + 1))
+
+    @rule(pick=st.integers(0, 200))
+    def do_again(self, pick: int) -> None:
+        if self.done:
+            self.do(self.done[-1 - pick % len(self.done)])
 
     @rule(user=USERS, id_=RESERVATIONS, amount=AMOUNTS, hours=st.sampled_from([1, 3]))
     def reserve(self, user: str, id_: str, amount: int, hours: int) -> None:
@@ -304,6 +318,7 @@ class LedgerMachine(RuleBasedStateMachine):
             )
 
 
+ROUNDS_MAX = 12
 OUTCOMES = {
     "OpenAccount": {DONE, SAME},
     "AddCredits": {
@@ -350,24 +365,31 @@ OUTCOMES = {
 
 def test_random_histories_go_as_a_second_model_says() -> None:
     LedgerMachine.occurred.clear()
-
-    run_state_machine_as_test(
-        LedgerMachine,
-        settings=settings(
-            max_examples=200,
-            stateful_step_count=60,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
     occurred = LedgerMachine.occurred
-    missing = {
+
+    # What is rare occurs in some rounds only; Hypothesis prints how to repeat a history that fails.
+    for _ in range(ROUNDS_MAX):
+        run_state_machine_as_test(
+            LedgerMachine,
+            settings=settings(
+                max_examples=100,
+                stateful_step_count=60,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        if not missing_outcomes():
+            break
+
+    assert not missing_outcomes(), occurred
+    assert sum(count for (_, outcome), count in occurred.items() if outcome == DONE) > 500
+
+
+def missing_outcomes() -> set[tuple[str, str]]:
+    return {
         (command, outcome)
         for command, outcomes in OUTCOMES.items()
         for outcome in outcomes
-        if not occurred[command, outcome]
+        if not LedgerMachine.occurred[command, outcome]
     }
-    assert not missing, occurred
-    assert sum(count for (_, outcome), count in occurred.items() if outcome == DONE) > 1000

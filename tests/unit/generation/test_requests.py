@@ -1,6 +1,7 @@
 """What requests are read as, what is wrong with them, and tokens of pages."""
 
 import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,24 +15,33 @@ from services.generation.requests import (
     checks,
     cursor_in,
     kind_of,
+    late_checks,
     page_token,
     request_of,
     status_filter,
 )
 from services.generation.state import Kind, Request, Status
-from services.runtime.errors import InvalidRequest
+from services.runtime.errors import FieldViolation, InvalidRequest
 from services.runtime.validation import Validator
 
 GENERATION_ID = "4b7f6a52-5b05-4e1f-9d9c-2f60ff0c5a11"
 PROMPT = "a red fox runs through fresh snow"
 CURSOR = Cursor(datetime(2026, 7, 1, 12, 0, 0, 123_457, tzinfo=UTC), GENERATION_ID)
+CREATE = generation_pb2.CreateGenerationRequest.DESCRIPTOR.full_name
 Kinds = generation_pb2.Generation.Kind
 Statuses = generation_pb2.Generation.Status
 
 
 @pytest.fixture(scope="module")
 def validator() -> Validator:
-    return Validator(checks(load_catalog()))
+    early, late = checks(), late_checks(load_catalog())
+
+    def check_all(message: Message) -> Iterator[FieldViolation]:
+        """Both, as for an id that is new."""
+        for check in (early, late):
+            yield from check[message.DESCRIPTOR.full_name](message)
+
+    return Validator({**early, CREATE: check_all})
 
 
 def create(**fields: object) -> generation_pb2.CreateGenerationRequest:

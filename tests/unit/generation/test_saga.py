@@ -199,7 +199,8 @@ def retried(stage: Stage) -> dict[str, To]:
     """What a failed effect leads to where it is repeated after 0.25 s."""
     return {
         "outage": later(stage, 0.25, jitter=True, failures=1),
-        "defect": later(stage, 0.25, jitter=True, failures=1, defects=1),
+        # A defect waits longer than an outage.
+        "defect": later(stage, 2, jitter=True, failures=1, defects=1),
     }
 
 
@@ -354,6 +355,8 @@ def assert_became(before: Generation, after: Generation, expected: To) -> None:
         fields["failure"] = after.failure
     if expected.stage is not before.stage:
         fields |= {"stage_since": NOW, "finished_at": NOW if expected.stage.is_final else None}
+    if expected.stage is Stage.PARKED:
+        fields["parked_from"] = before.stage
     if expected.visible:
         fields |= {"version": before.version + 1, "updated_at": NOW}
     assert after == replace(
@@ -585,6 +588,26 @@ def test_generations_that_fail_together_do_not_come_back_together() -> None:
     }
 
     assert len(moments) > 40
+
+
+@pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.CANCELING])
+def test_the_end_of_its_prediction_frees_what_was_parked_while_it_was_followed(
+    stage: Stage,
+) -> None:
+    parked = replace(RUNNING, stage=Stage.PARKED, parked_from=stage, due_at=None)
+
+    freed = step(parked, PredictionSeen(SUCCEEDED), NOW, TIMING)
+    still = step(parked, PredictionSeen(said("processing")), NOW, TIMING)
+
+    assert (freed.stage, freed.due_at, freed.parked_from) == (Stage.ARCHIVING, NOW, None)
+    assert still is parked
+
+
+@pytest.mark.parametrize("stage", [Stage.ARCHIVING, Stage.COMMITTING, Stage.REFUNDING])
+def test_what_was_parked_later_stays_parked(stage: Stage) -> None:
+    parked = replace(RUNNING, stage=Stage.PARKED, parked_from=stage, due_at=None)
+
+    assert step(parked, PredictionSeen(SUCCEEDED), NOW, TIMING) is parked
 
 
 def test_a_defect_after_many_outages_does_not_park() -> None:

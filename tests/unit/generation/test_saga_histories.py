@@ -61,6 +61,8 @@ EDGES = {
     S.ARCHIVING: {S.COMMITTING, S.REFUNDING, S.PARKED},
     S.COMMITTING: {S.COMPLETED, S.PARKED},
     S.REFUNDING: {S.FAILED, S.PARKED},
+    # Freed by the end of a prediction that was still being followed.
+    S.PARKED: {S.ARCHIVING, S.REFUNDING},
 }
 
 ATTEMPTS = (1, 2)
@@ -127,6 +129,8 @@ def drawn(random: Random, stage: Stage, defects: float) -> Event:
     """Returns any event, or with a probability of `defects` a defect of the stage."""
     if random.random() < defects:
         return EffectFailed(stage, is_outage=False)
+    if stage is Stage.PARKED:  # Else hardly any would be freed.
+        return PredictionSeen(random.choice(PREDICTIONS))
     return random.choice(random.choice(EVENTS))
 
 
@@ -135,7 +139,10 @@ def has_happened(before: Generation, event: Event, after: Generation, now: datet
     if after is before:
         return
     assert not before.stage.is_final
-    assert before.stage is not Stage.PARKED
+    if before.stage is Stage.PARKED:
+        assert isinstance(event, PredictionSeen)
+        assert event.prediction.is_final
+        assert before.parked_from in (Stage.RUNNING, Stage.CANCELING)
     assert after.fence == before.fence + 1
     assert after.version in (before.version, before.version + 1)
     assert (after.updated_at == now) or after.version == before.version

@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("price_credits", Int64, nullable=False, comment="Fixed at the create."),
         sa.Column("stage", sa.Text(), nullable=False, comment="What is to be done."),
         sa.Column("stage_since", Instant, nullable=False, comment="When the stage began."),
+        sa.Column("parked_from", Key, nullable=True, comment="The stage that it was parked in."),
         sa.Column(
             "due_at",
             Instant,
