@@ -1,6 +1,7 @@
 """CreateGeneration: what it does, what a repetition does, and what credits say."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from grpc_status import rpc_status
 from reelworks.generation.v1 import generation_pb2
 
 from services.generation import tables
+from services.generation.state import Stage as Stages
 from services.runtime.errors import (
     AlreadyExists,
     NotFound,
@@ -17,8 +19,23 @@ from services.runtime.errors import (
     ServiceError,
     Unavailable,
 )
-from tests.contract.generation.harness import Kind, Service, Stage, Status, refusal, wanted
-from tests.integration.generation.harness import PROMPT, USER, attempt_of, eventually
+from tests.contract.generation.harness import (
+    Kind,
+    Service,
+    Stage,
+    Status,
+    refusal,
+    violations,
+    wanted,
+)
+from tests.integration.generation.harness import (
+    PROMPT,
+    REQUEST,
+    USER,
+    attempt_of,
+    eventually,
+    generation_in,
+)
 
 BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 
@@ -105,6 +122,22 @@ async def test_an_id_that_was_used_for_something_else_is_refused(service: Servic
 
     assert await service.get(before.generation_id) == before
     assert await service.credits.balance(USER) == (90, 10)
+
+
+async def test_what_was_accepted_is_answered_although_its_model_is_no_longer_offered(
+    service: Service,
+) -> None:
+    # A row of an earlier release, whose catalog had a model more.
+    request = replace(REQUEST, model="t2v-old")
+    accepted = generation_in(Stages.RUNNING, request=request)
+    await service.replica.insert(accepted)
+    fields = {"generation_id": accepted.generation_id, "model": "t2v-old"}
+
+    answer = await service.create(**fields, prompt=request.prompt, resolution=request.resolution)
+    refused = await violations(service.create(model="t2v-old"))
+
+    assert answer.generation_id == accepted.generation_id
+    assert refused[0] == "MODEL_NOT_FOUND"
 
 
 async def test_another_users_id_is_taken_and_nothing_is_told_about_it(service: Service) -> None:

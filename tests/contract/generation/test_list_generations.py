@@ -51,6 +51,17 @@ async def test_tokens_lead_through_all_pages_newest_first(service: Service) -> N
     assert (await ids(service, page_size=1))[0] == [newest]
 
 
+async def test_a_page_is_cut_before_it_grows_too_large_to_be_received(service: Service) -> None:
+    request = replace(REQUEST, prompt="雪" * 500, image_uri="https://example.com/" + "x" * 2000)
+    expected = await fill(service, 900, request=request)
+
+    found, token = await ids(service, page_size=1000)
+    rest, end = await ids(service, page_size=1000, page_token=token)
+
+    assert len(found) < 900
+    assert (found + rest, end) == (expected, "")
+
+
 async def test_a_page_that_ends_with_the_list_has_no_token(service: Service) -> None:
     expected = await fill(service, 3)
 

@@ -122,6 +122,17 @@ async def test_what_a_stream_begins_with_can_be_chosen(service: Service) -> None
     }
 
 
+async def test_a_stream_may_begin_with_the_beginning_of_time(service: Service) -> None:
+    ended = generation_in(Stage.FAILED, created_at=datetime.now(UTC) - timedelta(days=400))
+    await service.replica.insert(ended)
+
+    async with watching(service, updated_after=moment(datetime(1, 1, 1, tzinfo=UTC))) as stream:
+        await service.create()
+        messages = await stream.reaches(WireStage.STAGE_READY)
+
+    assert ended.generation_id in {message.generation_id for message in messages}
+
+
 async def test_a_stream_ends_with_unavailable_when_the_service_stops(service: Service) -> None:
     await service.create()
     async with watching(service) as stream:

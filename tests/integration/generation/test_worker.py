@@ -15,7 +15,8 @@ from services.generation import tables
 from services.generation.archive import Archive
 from services.generation.catalog import load_catalog
 from services.generation.claims import Claims
-from services.generation.events import SubmitDeferred
+from services.generation.commands import Happen
+from services.generation.events import SubmitDeferred, Submitted
 from services.generation.history import History
 from services.generation.replicate import Replicate
 from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
@@ -287,6 +288,29 @@ async def test_while_credits_is_away_the_commit_is_repeated_and_charges_once(hou
     assert done.charged_credits == PRICE
     assert await house.statement(done) == [RESERVATION, ("DEDUCTION", 0)]
     assert await house.credits.balance(USER) == (90, 0)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_the_outcome_of_a_create_is_kept_while_the_database_is_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happen = Store.happen
+    lost: list[Happen] = []
+
+    async def lose_twice(self: Store, command: Happen) -> Generation:
+        if isinstance(command.event, Submitted) and len(lost) < 2:
+            lost.append(command)
+            raise Unavailable("DATABASE_UNAVAILABLE", "The database cannot be reached.")
+        return await happen(self, command)
+
+    monkeypatch.setattr(Store, "happen", lose_twice)
+    async with house.replica() as replica:
+        begun = await replica.begun()
+        await replica.make_due(begun)
+        done = await reaches(replica, begun, Stage.COMPLETED)
+
+    assert len(lost) == 2
+    assert (done.stage, done.attempt) == (Stage.COMPLETED, 1)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

@@ -183,3 +183,18 @@ def test_a_url_that_cannot_be_used_is_explained_without_its_password(
         parse_database_url(url.replace("relative", tmp_path.name))
 
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+@pytest.mark.parametrize("state", ["25006", "53100", "53300", "57014", "57P01", "58030", "08006"])
+async def test_a_database_that_cannot_write_now_is_lost_and_no_defect(
+    database: Database, state: str
+) -> None:
+    """Disks that are full and primaries that became standbys are outages."""
+    with pytest.raises(DBAPIError) as raised:
+        async with database.writer.begin() as connection:
+            await connection.execute(
+                text(f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{state}'; END $$")
+            )
+
+    assert trouble_of(raised.value) is Trouble.LOST

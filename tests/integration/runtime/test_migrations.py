@@ -1,5 +1,6 @@
 """Migrations run to the end or change nothing, once, whoever else runs them."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.runtime.database import open_database
-from services.runtime.migrations import newest_revision, require_newest
+from services.runtime.migrations import migrate, newest_revision, require_newest
 from tests.postgresql import PostgresqlServer
 
 
@@ -50,3 +51,31 @@ def test_migrations_at_the_same_time_wait_for_each_other(empty_database: str) ->
     processes = [start_migration(empty_database) for _ in range(3)]
 
     assert [process.wait(timeout=30) for process in processes] == [0, 0, 0]
+
+
+def test_services_that_share_a_database_keep_their_schemas_apart(empty_database: str) -> None:
+    for service in ("credits", "generation", "webhook"):
+        migrate(service, empty_database)
+    missing = asyncio.run(_missing(empty_database))
+
+    assert missing == [None, None, None]
+
+
+async def _missing(url: str) -> list[str | None]:
+    database = open_database(url)
+    try:
+        return [await require_newest(database, s) for s in ("credits", "generation", "webhook")]
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/none", "sqlite:///{}/text"])
+def test_a_database_that_cannot_be_used_is_told_in_one_line(url: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database, but long enough to be looked at as one" * 100)
+
+    migration = start_migration(url.format(tmp_path))
+    lines = (migration.stderr.read() if migration.stderr else "").splitlines()
+
+    assert migration.wait(timeout=30) == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: REELWORKS_DATABASE_URL: the database cannot be used: ")
