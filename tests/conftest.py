@@ -58,7 +58,9 @@ def new_database(
     tmp_path: Path,
     templates: dict[tuple[str, str], str],
     request: pytest.FixtureRequest,
-) -> NewDatabase:
+) -> Iterator[NewDatabase]:
+    made: list[str] = []
+
     def on_sqlite(service: str) -> str:
         template = templates.get((backend, service))
         if template is None:
@@ -76,9 +78,12 @@ def new_database(
             template = server.create_database()
             _migrate(service, server.url(template))
             templates[backend, service] = template
-        return server.url(server.create_database(template))
+        made.append(server.create_database(template))
+        return server.url(made[-1])
 
-    return on_sqlite if backend == "sqlite" else on_postgresql
+    yield on_sqlite if backend == "sqlite" else on_postgresql
+    for name in made:  # Else thousands of files wait to be removed at the end of the run.
+        request.getfixturevalue("postgresql").execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _migrate(service: str, url: str) -> None:

@@ -66,7 +66,7 @@ async def test_it_reads_progress_from_the_logs(start: Start) -> None:
     assert created.progress is not None
     assert (created.progress.current, created.progress.total) == (30, 30)
     assert seen == sorted(seen)
-    assert len(set(seen)) > 10
+    assert len(set(seen)) > 3
     assert str(created.logs).startswith("Using seed: 7\n")
     assert "\nFinished in " in str(created.logs)
 
