@@ -1,13 +1,18 @@
 """Starts the credits service: `python -m services.credits`, or `… migrate` for its schema."""
 
 import asyncio
+from datetime import timedelta
 
 from reelworks.credits.v1 import credits_pb2_grpc
 
+from services.credits.reads import LedgerReads
 from services.credits.requests import CHECKS
 from services.credits.servicer import DOMAIN, SERVICE_NAME, CreditsServicer
 from services.credits.settings import CreditsSettings
 from services.credits.store import CreditsStore
+from services.credits.sweeper import OVERDUE_S, Sweeper
+from services.credits.verification import Verifier
+from services.credits.watchers import BalanceWatchers
 from services.runtime.migrations import open_migrated
 from services.runtime.process import run_service
 from services.runtime.server import ServedService, Server
@@ -24,8 +29,13 @@ async def serve(settings: CreditsSettings, leave: asyncio.Event) -> None:
     """Serves the ledger at the database of `settings` until `leave` is set, as by SIGTERM."""
     database = await open_migrated(settings.database_url, "credits")
     try:
-        store = CreditsStore(database)
-        servicer = CreditsServicer(store, settings.welcome_bonus_credits)
+        stopping = asyncio.Event()
+        reads = LedgerReads(database)
+        watchers = BalanceWatchers(reads, stopping)
+        store = CreditsStore(database, moved=watchers.publish)
+        sweeper = Sweeper(reads, store, stopping)
+        verifier = Verifier(database, stopping, overdue=timedelta(seconds=OVERDUE_S))
+        servicer = CreditsServicer(store, reads, watchers, verifier, settings.welcome_bonus_credits)
         server = Server(
             settings=settings,
             domain=DOMAIN,
@@ -37,14 +47,14 @@ async def serve(settings: CreditsSettings, leave: asyncio.Event) -> None:
                     ),
                 )
             ],
-            stopping=asyncio.Event(),
+            stopping=stopping,
             checks=CHECKS,
             leave=leave,
         )
         async with asyncio.TaskGroup() as tasks:
             # Should the writer fail, the server goes with it; it outlives the last call.
             tasks.create_task(store.run())
-            await server.serve()
+            await server.serve(watchers.run(), sweeper.run())
             store.close()
     finally:
         await database.close()

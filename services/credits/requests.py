@@ -1,30 +1,37 @@
 """Turns the requests of the contract into commands, and says what is wrong with those that cannot.
 
-What a request must hold is declared in the contract; here are the ranges, the lengths and the
-tokens of pages, which annotations cannot express.
+What a request must hold is declared in the contract; here are the ranges and the lengths, which
+annotations cannot express.
 """
 
-import base64
-import hashlib
-import struct
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from reelworks.credits.v1 import credits_pb2
 
-from services.credits.commands import AddCredits, AddedType, Commit, Refund, Reserve
-from services.credits.records import CREDITS_MAX, TransactionType
+from services.credits.commands import (
+    AddCredits,
+    AddedType,
+    Commit,
+    Refund,
+    Reimburse,
+    Reserve,
+)
+from services.credits.pages import reservation_place_in, version_in
+from services.credits.records import CREDITS_MAX, ReservationState, TransactionType
 from services.runtime.errors import FieldViolation, InvalidRequest
 from services.runtime.validation import Check
 
 __all__ = [
     "CHECKS",
-    "page_token",
+    "created_before_of",
+    "state_filter",
     "to_add_credits",
     "to_commit",
     "to_refund",
+    "to_reimburse",
     "to_reserve",
-    "version_in",
 ]
 
 DESCRIPTION_CHARACTERS_MAX = 200
@@ -38,7 +45,11 @@ _ADDED_TYPES: Mapping[int, AddedType] = {
     _Type.BONUS: TransactionType.BONUS,
     _Type.ADJUSTMENT: TransactionType.ADJUSTMENT,
 }
-_TOKEN = struct.Struct(">Q16s")
+_State = credits_pb2.Reservation.State
+_LISTED_STATES: Mapping[int, ReservationState | None] = {
+    _State.STATE_UNSPECIFIED: None,
+    **{_State.Value(state.value): state for state in ReservationState},
+}
 
 
 def to_add_credits(request: credits_pb2.AddCreditsRequest) -> AddCredits:
@@ -80,38 +91,27 @@ def to_refund(request: credits_pb2.RefundRequest) -> Refund:
     )
 
 
-def page_token(user_id: str, version: int) -> str:
-    """Returns the token of the page of a user's statement that follows `version`."""
-    return base64.urlsafe_b64encode(_TOKEN.pack(version, _filter_hash(user_id))).decode()
+def to_reimburse(request: credits_pb2.ReimburseRequest) -> Reimburse:
+    """Returns the command of a checked request."""
+    return Reimburse(
+        user_id=request.user_id,
+        reservation_id=request.reservation_id,
+        request_id=request.request_id,
+        credits=request.credits,
+        reason=request.reason,
+    )
 
 
-def version_in(request: credits_pb2.ListTransactionsRequest) -> int | None:
-    """Returns the version that the page asked for follows; None for the first page.
+def state_filter(request: credits_pb2.ListReservationsRequest) -> ReservationState | None:
+    """Returns the state that a checked request asks for; None for all."""
+    return _LISTED_STATES[request.state]
 
-    Raises InvalidRequest when the token was not given for this user's statement.
-    """
-    if not request.page_token:
+
+def created_before_of(request: credits_pb2.ListReservationsRequest) -> datetime | None:
+    """Returns the time that a checked request asks for older reservations than; None for all."""
+    if not request.HasField("created_before"):
         return None
-    try:
-        version: int
-        version, _ = _TOKEN.unpack(
-            base64.b64decode(request.page_token, altchars=b"-_", validate=True)
-        )
-    except (struct.error, ValueError):
-        raise InvalidRequest([_bad_token()]) from None
-    # One token stands for one page: what would not be written so was not given by us.
-    if version >= 2**63 or page_token(request.user_id, version) != request.page_token:
-        raise InvalidRequest([_bad_token()])
-    return version
-
-
-def _filter_hash(user_id: str) -> bytes:
-    """Returns what binds a token to the list that it was given for."""
-    return hashlib.blake2b(f"ListTransactions:{user_id}".encode(), digest_size=16).digest()
-
-
-def _bad_token() -> FieldViolation:
-    return FieldViolation("page_token", "must be a next_page_token of this user's statement")
+    return request.created_before.ToDatetime(UTC)
 
 
 def _check_add_credits(request: credits_pb2.AddCreditsRequest) -> Iterator[FieldViolation]:
@@ -142,11 +142,34 @@ def _check_refund(request: credits_pb2.RefundRequest) -> Iterator[FieldViolation
     yield from _check_text("reason", request.reason)
 
 
+def _check_reimburse(request: credits_pb2.ReimburseRequest) -> Iterator[FieldViolation]:
+    yield from _check_credits(request.credits, 1)
+    yield from _check_text("reason", request.reason)
+
+
 def _check_list_transactions(
     request: credits_pb2.ListTransactionsRequest,
 ) -> Iterator[FieldViolation]:
+    if request.after_version < 0:
+        yield FieldViolation("after_version", "must be 0 or more")
+    yield from _check_token(version_in, request)
+
+
+def _check_list_reservations(
+    request: credits_pb2.ListReservationsRequest,
+) -> Iterator[FieldViolation]:
+    if request.state not in _LISTED_STATES:
+        yield FieldViolation("state", "must be a state that this service knows")
     try:
-        version_in(request)
+        created_before_of(request)
+    except (ValueError, OverflowError):
+        yield FieldViolation("created_before", "must be a time between the years 1 and 9999")
+    yield from _check_token(reservation_place_in, request)
+
+
+def _check_token(place_in: Callable[[Any], object], request: Any) -> Iterator[FieldViolation]:
+    try:
+        place_in(request)
     except InvalidRequest as error:
         yield from error.violations
 
@@ -171,6 +194,8 @@ CHECKS: Mapping[str, Check] = {
         (credits_pb2.ReserveRequest, _check_reserve),
         (credits_pb2.CommitRequest, _check_commit),
         (credits_pb2.RefundRequest, _check_refund),
+        (credits_pb2.ReimburseRequest, _check_reimburse),
+        (credits_pb2.ListReservationsRequest, _check_list_reservations),
         (credits_pb2.ListTransactionsRequest, _check_list_transactions),
     )
 }

@@ -1,6 +1,6 @@
 """Answers the calls of CreditsService: requests become commands, records become answers."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,17 +9,33 @@ from reelworks.credits.v1 import credits_pb2, credits_pb2_grpc
 
 from services.credits.commands import Command, OpenAccount
 from services.credits.ledger import Refusal, Refused
+from services.credits.pages import (
+    reservation_page_token,
+    reservation_place_in,
+    transaction_page_token,
+    version_in,
+)
+from services.credits.reads import LedgerReads, ReservationPlace
 from services.credits.records import Account, Reservation, Transaction
 from services.credits.requests import (
-    page_token,
+    created_before_of,
+    state_filter,
     to_add_credits,
     to_commit,
     to_refund,
+    to_reimburse,
     to_reserve,
-    version_in,
 )
 from services.credits.store import CreditsStore, Done
-from services.runtime.errors import AlreadyExists, NotFound, PreconditionFailed, ServiceError
+from services.credits.verification import Verifier
+from services.credits.watchers import BalanceWatchers
+from services.runtime.errors import (
+    AlreadyExists,
+    NotFound,
+    PreconditionFailed,
+    ServiceError,
+    Unavailable,
+)
 
 __all__ = ["DOMAIN", "SERVICE_NAME", "CreditsServicer"]
 
@@ -76,10 +92,20 @@ _REFUSALS: Mapping[Refusal, tuple[type[ServiceError], str]] = {
 
 
 class CreditsServicer(credits_pb2_grpc.CreditsServiceServicer):
-    """CreditsService on a store; requests are valid when they come here."""
+    """CreditsService on a ledger; requests are valid when they come here."""
 
-    def __init__(self, store: CreditsStore, welcome_bonus_credits: int) -> None:
+    def __init__(
+        self,
+        store: CreditsStore,
+        reads: LedgerReads,
+        watchers: BalanceWatchers,
+        verifier: Verifier,
+        welcome_bonus_credits: int,
+    ) -> None:
         self._store = store
+        self._reads = reads
+        self._watchers = watchers
+        self._verifier = verifier
         self._welcome_bonus_credits = welcome_bonus_credits
 
     async def OpenAccount(  # noqa: N802  The contract's name, as all below.
@@ -97,10 +123,7 @@ class CreditsServicer(credits_pb2_grpc.CreditsServiceServicer):
     ) -> credits_pb2.Balance:
         """Answers the balance of a user, zero without an account."""
         del context
-        account = await self._store.find_account(request.user_id)
-        if account is None:
-            return credits_pb2.Balance(user_id=request.user_id)
-        return _balance(account)
+        return _balance_of(request.user_id, await self._reads.find_account(request.user_id))
 
     async def AddCredits(  # noqa: N802
         self, request: credits_pb2.AddCreditsRequest, context: Any
@@ -108,11 +131,9 @@ class CreditsServicer(credits_pb2_grpc.CreditsServiceServicer):
         """Adds credits."""
         del context
         done = await self._submit(to_add_credits(request))
-        if done.transaction is None:
-            raise AssertionError("credits are added by a transaction")
         return credits_pb2.AddCreditsResponse(
             balance=_balance(done.account),
-            transaction=_transaction(done.transaction),
+            transaction=_transaction_of(done),
             replayed=done.replayed,
         )
 
@@ -152,12 +173,25 @@ class CreditsServicer(credits_pb2_grpc.CreditsServiceServicer):
             replayed=done.replayed,
         )
 
+    async def Reimburse(  # noqa: N802
+        self, request: credits_pb2.ReimburseRequest, context: Any
+    ) -> credits_pb2.ReimburseResponse:
+        """Gives back what was committed."""
+        del context
+        done = await self._submit(to_reimburse(request))
+        return credits_pb2.ReimburseResponse(
+            reservation=_reservation_of(done),
+            balance=_balance(done.account),
+            transaction=_transaction_of(done),
+            replayed=done.replayed,
+        )
+
     async def GetReservation(  # noqa: N802
         self, request: credits_pb2.GetReservationRequest, context: Any
     ) -> credits_pb2.Reservation:
         """Answers a reservation as it is now."""
         del context
-        found = await self._store.find_reservation(request.user_id, request.reservation_id)
+        found = await self._reads.find_reservation(request.user_id, request.reservation_id)
         if found.account is None:
             raise _account_not_found(request.user_id)
         if found.reservation is None:
@@ -166,24 +200,79 @@ class CreditsServicer(credits_pb2_grpc.CreditsServiceServicer):
             )
         return _reservation(found.reservation)
 
+    async def ListReservations(  # noqa: N802
+        self, request: credits_pb2.ListReservationsRequest, context: Any
+    ) -> credits_pb2.ListReservationsResponse:
+        """Answers a page of reservations, newest first."""
+        del context
+        page_size = request.page_size or PAGE_SIZE_DEFAULT
+        # One more than asked for tells whether there is a next page, here as below.
+        found = await self._reads.list_reservations(
+            page_size + 1,
+            user_id=request.user_id or None,
+            state=state_filter(request),
+            created_before=created_before_of(request),
+            after=reservation_place_in(request),
+        )
+        page = found[:page_size]
+        next_page_token = ""
+        if len(found) > page_size:
+            last = page[-1]
+            next_page_token = reservation_page_token(
+                request, ReservationPlace(last.created_at, last.reservation_id, last.user_id)
+            )
+        return credits_pb2.ListReservationsResponse(
+            reservations=map(_reservation, page), next_page_token=next_page_token
+        )
+
     async def ListTransactions(  # noqa: N802
         self, request: credits_pb2.ListTransactionsRequest, context: Any
     ) -> credits_pb2.ListTransactionsResponse:
         """Answers a page of a user's statement, newest first."""
         del context
         page_size = request.page_size or PAGE_SIZE_DEFAULT
-        # One more than asked for tells whether there is a next page.
-        found = await self._store.list_transactions(
-            request.user_id, version_in(request), page_size + 1
+        found = await self._reads.list_transactions(
+            request.user_id,
+            page_size + 1,
+            below_version=version_in(request),
+            after_version=request.after_version,
         )
         if found is None:
             raise _account_not_found(request.user_id)
         page = found[:page_size]
+        next_page_token = ""
+        if len(found) > page_size:
+            next_page_token = transaction_page_token(request, page[-1].version)
         return credits_pb2.ListTransactionsResponse(
-            transactions=[_transaction(transaction) for transaction in page],
-            next_page_token=(
-                page_token(request.user_id, page[-1].version) if len(found) > page_size else ""
-            ),
+            transactions=map(_transaction, page), next_page_token=next_page_token
+        )
+
+    async def WatchBalance(  # noqa: N802
+        self, request: credits_pb2.WatchBalanceRequest, context: Any
+    ) -> AsyncIterator[credits_pb2.WatchBalanceResponse]:
+        """Streams the balance of a user: as it is, then whenever it is another."""
+        del context
+        async for account in self._watchers.watch(request.user_id):
+            yield credits_pb2.WatchBalanceResponse(balance=_balance_of(request.user_id, account))
+        raise Unavailable("", "The service is stopping; watch again.")
+
+    async def VerifyLedger(  # noqa: N802
+        self, request: credits_pb2.VerifyLedgerRequest, context: Any
+    ) -> credits_pb2.VerifyLedgerResponse:
+        """Answers what of the ledger does not agree with its transactions."""
+        del context
+        verified = await self._verifier.verify(request.user_id or None)
+        return credits_pb2.VerifyLedgerResponse(
+            accounts_checked=verified.accounts,
+            transactions_checked=verified.transactions,
+            violations=[
+                credits_pb2.VerifyLedgerResponse.Violation(
+                    invariant=violation.invariant,
+                    user_id=violation.user_id,
+                    detail=violation.detail,
+                )
+                for violation in verified.violations
+            ],
         )
 
     async def _submit(self, command: Command) -> Done:
@@ -202,6 +291,11 @@ def _error(refused: Refused) -> ServiceError:
 
 def _account_not_found(user_id: str) -> ServiceError:
     return _error(Refused(Refusal.ACCOUNT_NOT_FOUND, {"user_id": user_id}))
+
+
+def _balance_of(user_id: str, account: Account | None) -> credits_pb2.Balance:
+    """Returns the balance of a user, zero without an account."""
+    return _balance(account) if account is not None else credits_pb2.Balance(user_id=user_id)
 
 
 def _balance(account: Account) -> credits_pb2.Balance:
@@ -228,11 +322,18 @@ def _reservation(reservation: Reservation) -> credits_pb2.Reservation:
         credits=reservation.credits,
         state=reservation.state.value,
         committed_credits=reservation.committed,
+        reimbursed_credits=reservation.reimbursed,
         description=reservation.description,
         create_time=_timestamp(reservation.created_at),
         expire_time=_timestamp(reservation.expires_at),
         resolve_time=None if resolved_at is None else _timestamp(resolved_at),
     )
+
+
+def _transaction_of(done: Done) -> credits_pb2.Transaction:
+    if done.transaction is None:
+        raise AssertionError("the command is known by its transaction")
+    return _transaction(done.transaction)
 
 
 def _transaction(transaction: Transaction) -> credits_pb2.Transaction:

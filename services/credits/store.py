@@ -1,28 +1,15 @@
-"""Keeps the ledger in a database: one writer that decides batches under locks, and reads.
+"""Writes the ledger to a database: one writer that decides batches under locks.
 
 A user's rows are written only under the lock of the account, and accounts are locked in the order
 of their ids, so batches of several processes never deadlock.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import (
-    RowMapping,
-    Select,
-    Table,
-    Update,
-    and_,
-    column,
-    insert,
-    select,
-    tuple_,
-    update,
-    values,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.credits.commands import Command, OpenAccount, key_of, reservation_id_of
@@ -34,9 +21,10 @@ from services.credits.records import (
     Transaction,
     TransactionType,
 )
-from services.credits.tables import accounts, reservations, transactions
-from services.runtime.database import Database, Int64, read_clock
+from services.credits.statements import BatchStatements, batch_statements
+from services.runtime.database import Database, read_clock
 from services.runtime.group_commit import GroupCommit
+from services.runtime.rowset import row_parameter
 
 __all__ = ["Answer", "CreditsStore", "Done"]
 
@@ -62,10 +50,18 @@ Answer: TypeAlias = Done | Refused
 
 
 class CreditsStore:
-    """The ledger in a database: `submit` commands while `run` writes them."""
+    """The ledger in a database: `submit` commands while `run` writes them.
 
-    def __init__(self, database: Database, batch_max: int = BATCH_MAX) -> None:
-        self._database = database
+    `moved` is told of every account that a command has changed, once that is durable.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        batch_max: int = BATCH_MAX,
+        moved: Callable[[Account], None] = lambda _: None,
+    ) -> None:
+        self._moved = moved
         self._writer = GroupCommit[Command, Answer](database, _write_batch, batch_max=batch_max)
 
     async def submit(self, command: Command) -> Answer:
@@ -73,7 +69,10 @@ class CreditsStore:
 
         Raises Overloaded, Conflict, Unavailable or ServiceFailed, as the writer does.
         """
-        return await self._writer.submit(command)
+        answer = await self._writer.submit(command)
+        if isinstance(answer, Done) and not answer.replayed:
+            self._moved(answer.account)
+        return answer
 
     async def run(self) -> None:
         """Writes until `close` was called and nothing waits any more."""
@@ -82,54 +81,6 @@ class CreditsStore:
     def close(self) -> None:
         """Refuses new commands; `run` returns when those that wait are written."""
         self._writer.close()
-
-    async def find_account(self, user_id: str) -> Account | None:
-        """Returns the account of a user; None if it was never opened."""
-        rows = await self._read(select(accounts).where(accounts.c.user_id == user_id))
-        return _account(rows[0]) if rows else None
-
-    async def find_reservation(self, user_id: str, reservation_id: str) -> Books:
-        """Returns the account of a user and one of its reservations, as far as they exist."""
-        same = and_(
-            reservations.c.user_id == accounts.c.user_id,
-            reservations.c.reservation_id == reservation_id,
-        )
-        rows = await self._read(
-            select(accounts, reservations)
-            .outerjoin_from(accounts, reservations, same)
-            .where(accounts.c.user_id == user_id)
-        )
-        if not rows:
-            return Books()
-        found = rows[0][reservations.c.reservation_id] is not None
-        return Books(_account(rows[0]), _reservation(rows[0]) if found else None)
-
-    async def list_transactions(
-        self, user_id: str, below_version: int | None, limit: int
-    ) -> list[Transaction] | None:
-        """Returns a user's transactions, newest first; None if the account was never opened.
-
-        `below_version` is the oldest that is known already; None begins with the newest.
-        """
-        same = accounts.c.user_id == transactions.c.user_id
-        if below_version is not None:
-            same = and_(same, transactions.c.version < below_version)
-        rows = await self._read(
-            select(accounts.c.user_id, transactions)
-            .outerjoin_from(accounts, transactions, same)
-            .where(accounts.c.user_id == user_id)
-            .order_by(transactions.c.version.desc())
-            .limit(limit)
-        )
-        if not rows:
-            return None
-        return [_transaction(row) for row in rows if row[transactions.c.version] is not None]
-
-    async def _read(self, statement: Select[Any]) -> Sequence[RowMapping]:
-        """Returns all rows of one statement, which sees one moment."""
-        async with self._database.read() as connection:
-            rows: Sequence[RowMapping] = (await connection.execute(statement)).mappings().all()
-        return rows
 
 
 @dataclass(slots=True)
@@ -177,186 +128,134 @@ async def _write_batch(connection: AsyncConnection, commands: Sequence[Command])
     A command that cannot be decided, which is a defect, fails the batch; its neighbours are then
     tried without it.
     """
-    opened = await _insert_placeholders(connection, commands)
-    locked = await _lock_accounts(connection, commands)
+    batch = _Batch(connection, batch_statements(connection.dialect))
+    await batch.begin()
+    opened = await batch.insert_placeholders(commands)
+    locked = await batch.lock_accounts(commands)
     # After the locks: whoever held them before has written earlier times than this.
     now = await read_clock(connection)
     loaded = _Work(
         {account.user_id: account for account in locked if account.user_id not in opened},
-        await _load_reservations(connection, commands),
-        await _load_transactions(connection, commands),
+        await batch.load_reservations(commands),
+        await batch.load_transactions(commands),
     )
     work = loaded.copy()
     answers = [work.carry_out(command, now) for command in commands]
-    await _write(connection, loaded, work)
+    await batch.write(loaded, work)
     return answers
 
 
-async def _insert_placeholders(
-    connection: AsyncConnection, commands: Sequence[Command]
-) -> frozenset[str]:
-    """Inserts rows for accounts to be opened, since a row that is not there cannot be locked.
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Reads and writes what a batch needs, a statement for each table and kind of change."""
 
-    Returns the users whose accounts were not there. Their rows are filled in when OpenAccount is
-    carried out, which for these never fails but by failing the batch.
-    """
-    users = sorted({command.user_id for command in commands if isinstance(command, OpenAccount)})
-    if not users:
-        return frozenset()
-    rows = [
-        {
-            "user_id": user_id,
-            "available": 0,
-            "reserved": 0,
-            "version": 0,
-            "created_at": _PLACEHOLDER_TIME,
-            "updated_at": _PLACEHOLDER_TIME,
+    connection: AsyncConnection
+    statements: BatchStatements
+
+    async def begin(self) -> None:
+        """Prepares the database transaction."""
+        if self.statements.plan_by_keys is not None:
+            await self.connection.execute(self.statements.plan_by_keys)
+
+    async def insert_placeholders(self, commands: Sequence[Command]) -> frozenset[str]:
+        """Inserts rows for accounts to be opened, since a row that is not there cannot be locked.
+
+        Returns the users whose accounts were not there. Their rows are filled in when OpenAccount
+        is carried out, which for these never fails but by failing the batch.
+        """
+        users = {command.user_id for command in commands if isinstance(command, OpenAccount)}
+        rows = [
+            {
+                "user_id": user_id,
+                "available": 0,
+                "reserved": 0,
+                "version": 0,
+                "created_at": _PLACEHOLDER_TIME,
+                "updated_at": _PLACEHOLDER_TIME,
+            }
+            for user_id in sorted(users)
+        ]
+        inserted = await self._execute(self.statements.insert_placeholders, rows)
+        return frozenset(user_id for (user_id,) in inserted)
+
+    async def lock_accounts(self, commands: Sequence[Command]) -> list[Account]:
+        """Returns the accounts that the commands name, as far as they exist, locked."""
+        users = {command.user_id for command in commands}
+        rows = [{"user_id": user_id} for user_id in users]
+        return [Account(*row) for row in await self._execute(self.statements.lock_accounts, rows)]
+
+    async def load_reservations(self, commands: Sequence[Command]) -> dict[_Key, Reservation]:
+        """Returns the reservations that the commands name, as far as they exist."""
+        wanted = {
+            (command.user_id, reservation_id)
+            for command in commands
+            if (reservation_id := reservation_id_of(command)) is not None
         }
-        for user_id in users
-    ]
-    # Each dialect has an insert of its own, alike in what is used here.
-    insert_new: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert_new(accounts).values(rows).on_conflict_do_nothing()
-    inserted = await connection.execute(statement.returning(accounts.c.user_id))
-    return frozenset(inserted.scalars())
+        rows = [{"user_id": user_id, "reservation_id": id_} for user_id, id_ in wanted]
+        found = await self._execute(self.statements.load_reservations, rows)
+        values = [Reservation(*row) for row in found]
+        return {
+            (value.user_id, value.reservation_id): replace(
+                value, state=ReservationState(value.state)
+            )
+            for value in values
+        }
 
+    async def load_transactions(self, commands: Sequence[Command]) -> dict[_Key, Transaction]:
+        """Returns the transactions by which repetitions of the commands are recognized."""
+        wanted = {
+            (command.user_id, key) for command in commands if (key := key_of(command)) is not None
+        }
+        rows = [{"user_id": user_id, "key": key} for user_id, key in wanted]
+        found = await self._execute(self.statements.load_transactions, rows)
+        values = [Transaction(*row) for row in found]
+        return {
+            (value.user_id, value.key): replace(value, type=TransactionType(value.type))
+            for value in values
+        }
 
-async def _lock_accounts(
-    connection: AsyncConnection, commands: Sequence[Command]
-) -> Iterable[Account]:
-    users = {command.user_id for command in commands}
-    rows = await connection.execute(
-        select(accounts)
-        .where(accounts.c.user_id.in_(sorted(users)))
-        .order_by(accounts.c.user_id)
-        .with_for_update()
-    )
-    return [_account(row) for row in rows.mappings()]
-
-
-async def _load_reservations(
-    connection: AsyncConnection, commands: Sequence[Command]
-) -> dict[_Key, Reservation]:
-    wanted = {
-        (command.user_id, reservation_id)
-        for command in commands
-        if (reservation_id := reservation_id_of(command)) is not None
-    }
-    if not wanted:
-        return {}
-    ids = tuple_(reservations.c.user_id, reservations.c.reservation_id)
-    rows = await connection.execute(select(reservations).where(ids.in_(sorted(wanted))))
-    found = [_reservation(row) for row in rows.mappings()]
-    return {(value.user_id, value.reservation_id): value for value in found}
-
-
-async def _load_transactions(
-    connection: AsyncConnection, commands: Sequence[Command]
-) -> dict[_Key, Transaction]:
-    wanted = {
-        (command.user_id, key) for command in commands if (key := key_of(command)) is not None
-    }
-    if not wanted:
-        return {}
-    keys = tuple_(transactions.c.user_id, transactions.c.key)
-    rows = await connection.execute(select(transactions).where(keys.in_(sorted(wanted))))
-    found = [_transaction(row) for row in rows.mappings()]
-    return {(value.user_id, value.key): value for value in found}
-
-
-async def _write(connection: AsyncConnection, loaded: _Work, work: _Work) -> None:
-    """Writes what differs between `loaded` and `work`: a statement a table and kind of change."""
-    moved = [
-        (account, before.version if before is not None else 0)
-        for user_id, account in work.accounts.items()
-        if account is not (before := loaded.accounts.get(user_id))
-    ]
-    if moved:
-        updated = await connection.execute(_update_accounts(moved))
-        if len(updated.all()) != len(moved):
+    async def write(self, loaded: _Work, work: _Work) -> None:
+        """Writes what differs between `loaded` and `work`."""
+        moved = [
+            _to_row(account) | {"version_before": before.version if before is not None else 0}
+            for user_id, account in work.accounts.items()
+            if account is not (before := loaded.accounts.get(user_id))
+        ]
+        if len(await self._execute(self.statements.update_accounts, moved)) != len(moved):
             # The locks rule that out; were it to happen, a movement of somebody else's would be
             # overwritten.
             raise AssertionError("an account was changed although it is locked")
-    made = [value for key, value in work.reservations.items() if key not in loaded.reservations]
-    if made:
-        await connection.execute(insert(reservations), _to_rows(reservations, made))
-    resolved = [
-        value
-        for key, value in work.reservations.items()
-        if key in loaded.reservations and value is not loaded.reservations[key]
-    ]
-    if resolved:
-        updated = await connection.execute(_update_reservations(resolved))
-        if len(updated.all()) != len(resolved):
+        made = [
+            _to_row(value)
+            for key, value in work.reservations.items()
+            if key not in loaded.reservations
+        ]
+        await self._execute(self.statements.insert_reservations, made)
+        resolved = [
+            _to_row(value)
+            for key, value in work.reservations.items()
+            if key in loaded.reservations and value is not loaded.reservations[key]
+        ]
+        if len(await self._execute(self.statements.update_reservations, resolved)) != len(resolved):
             raise AssertionError("a reservation is gone although its account is locked")
-    written = [value for key, value in work.transactions.items() if key not in loaded.transactions]
-    if written:
-        await connection.execute(insert(transactions), _to_rows(transactions, written))
+        written = [
+            _to_row(value)
+            for key, value in work.transactions.items()
+            if key not in loaded.transactions
+        ]
+        await self._execute(self.statements.insert_transactions, written)
+
+    async def _execute(
+        self, statement: Executable, rows: Sequence[Mapping[str, object]]
+    ) -> Sequence[Any]:
+        """Executes a statement with these rows, if there are any, and returns what it gives."""
+        if not rows:
+            return ()
+        parameter = row_parameter(rows, self.connection.dialect)
+        result = await self.connection.execute(statement, parameter)
+        return result.all() if result.returns_rows else ()
 
 
-def _update_accounts(moved: Sequence[tuple[Account, int]]) -> Update:
-    """Returns the statement that writes accounts whose version is still the one beside them."""
-    names = ("available", "reserved", "version", "created_at", "updated_at")
-    columns = [column(name, accounts.c[name].type) for name in ("user_id", *names)]
-    new = (
-        values(*columns, column("version_before", Int64), name="new")
-        .data(
-            [
-                (account.user_id, *(getattr(account, name) for name in names), version_before)
-                for account, version_before in moved
-            ]
-        )
-        .cte("new")
-    )
-    return (
-        update(accounts)
-        .values({name: new.c[name] for name in names})
-        .where(
-            accounts.c.user_id == new.c.user_id,
-            accounts.c.version == new.c.version_before,
-        )
-        .returning(accounts.c.user_id)
-    )
-
-
-def _update_reservations(resolved: Sequence[Reservation]) -> Update:
-    keys = ("user_id", "reservation_id")
-    names = ("state", "committed", "reimbursed", "resolved_at")
-    columns = [column(name, reservations.c[name].type) for name in (*keys, *names)]
-    new = (
-        values(*columns, name="new")
-        .data([tuple(getattr(value, name) for name in (*keys, *names)) for value in resolved])
-        .cte("new")
-    )
-    return (
-        update(reservations)
-        .values({name: new.c[name] for name in names})
-        .where(*(reservations.c[name] == new.c[name] for name in keys))
-        .returning(reservations.c.reservation_id)
-    )
-
-
-def _to_rows(
-    table: Table, records: Sequence[Reservation] | Sequence[Transaction]
-) -> list[dict[str, Any]]:
-    names = table.c.keys()
-    return [{name: getattr(record, name) for name in names} for record in records]
-
-
-def _account(row: RowMapping) -> Account:
-    return Account(**_fields(accounts, row))
-
-
-def _reservation(row: RowMapping) -> Reservation:
-    fields = _fields(reservations, row)
-    return Reservation(**fields | {"state": ReservationState(fields["state"])})
-
-
-def _transaction(row: RowMapping) -> Transaction:
-    fields = _fields(transactions, row)
-    return Transaction(**fields | {"type": TransactionType(fields["type"])})
-
-
-def _fields(table: Table, row: RowMapping) -> dict[str, Any]:
-    """Returns what a row holds of a table; the fields of our records are named as its columns."""
-    return {name: row[column_] for name, column_ in table.c.items()}
+def _to_row(record: Account | Reservation | Transaction) -> dict[str, object]:
+    """Returns the fields of a record, which are named as the columns of its table."""
+    return {name: getattr(record, name) for name in record.__slots__}

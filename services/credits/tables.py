@@ -80,7 +80,9 @@ reservations = Table(
         sqlite_where=text("state = 'RESERVED'"),
         postgresql_where=text("state = 'RESERVED'"),
     ),
-    Index("ix_reservations_user_id_created_at", "user_id", "created_at"),
+    # With the ids, or PostgreSQL may take it for one as good as the primary key, and find a
+    # reservation by reading all of its user's.
+    Index("ix_reservations_user_id_created_at", "user_id", "created_at", "reservation_id"),
     comment="Credits set aside, and what became of them.",
     **SQLITE_TABLE,
 )

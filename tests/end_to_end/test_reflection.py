@@ -40,6 +40,17 @@ def call(address: str, method: str, **fields: object) -> dict[str, object]:
     return answer
 
 
+def watch(address: str, method: str, **fields: object) -> str:
+    """What a stream said within moments; it has no end of its own."""
+    with pytest.raises(subprocess.TimeoutExpired) as watching:
+        subprocess.run(
+            [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge",
+             "-d", json.dumps(fields), f"http://{address}/{method}"],
+            capture_output=True, timeout=3, check=False,
+        )  # fmt: skip
+    return (watching.value.stdout or b"").decode()
+
+
 def test_every_method_of_credits_can_be_listed_and_called(
     stack: Running, new_user: Callable[[], str]
 ) -> None:
@@ -50,8 +61,11 @@ def test_every_method_of_credits_can_be_listed_and_called(
         "AddCredits": {"credits": 5, "type": "PURCHASE", "requestId": "payment-1"},
         "Reserve": {"reservationId": "r1", "credits": 20},
         "Commit": {"reservationId": "r1", "credits": 15},
+        "Reimburse": {"reservationId": "r1", "credits": 5, "requestId": "c1", "reason": "blurred"},
         "GetReservation": {"reservationId": "r1"},
-        "ListTransactions": {},
+        "ListReservations": {"state": "COMMITTED"},
+        "ListTransactions": {"afterVersion": "2"},
+        "VerifyLedger": {},
     }
 
     answers = {
@@ -60,10 +74,17 @@ def test_every_method_of_credits_can_be_listed_and_called(
     }
     call(address, f"{CREDITS}/Reserve", userId=user, reservationId="r2", credits=20)
     refunded = call(address, f"{CREDITS}/Refund", userId=user, reservationId="r2")
+    watched = watch(address, f"{CREDITS}/WatchBalance", userId=user)
 
-    assert list_methods(address) == {f"{CREDITS}/{name}" for name in [*calls, "Refund"]}
+    names = [*calls, "Refund", "WatchBalance"]
+    assert list_methods(address) == {f"{CREDITS}/{name}" for name in names}
     assert answers["GetReservation"]["state"] == "COMMITTED"
-    assert refunded["balance"]["availableCredits"] == "90"  # type: ignore[index]  # JSON.
+    assert answers["GetReservation"]["reimbursedCredits"] == "5"
+    assert len(answers["ListReservations"]["reservations"]) == 1  # type: ignore[arg-type]  # JSON.
+    assert len(answers["ListTransactions"]["transactions"]) == 3  # type: ignore[arg-type]  # JSON.
+    assert "violations" not in answers["VerifyLedger"]
+    assert refunded["balance"]["availableCredits"] == "95"  # type: ignore[index]  # JSON.
+    assert '"availableCredits": "95"' in watched or '"availableCredits":"95"' in watched
 
 
 def test_every_method_of_generation_can_be_listed_and_called(
@@ -81,13 +102,9 @@ def test_every_method_of_generation_can_be_listed_and_called(
     listed = call(address, f"{GENERATION}/ListGenerations", userId=user)
     models = call(address, f"{GENERATION}/ListModels")
     delivered = call(address, f"{EVENTS}/DeliverPredictionEvent", **UNREADABLE)
-    with pytest.raises(subprocess.TimeoutExpired) as watching:
-        subprocess.run(
-            [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge",
-             "-d", json.dumps({"userId": user, "generationIds": [generation_id]}),
-             f"http://{address}/{GENERATION}/WatchGenerations"],
-            capture_output=True, timeout=3, check=False,
-        )  # fmt: skip
+    watched = watch(
+        address, f"{GENERATION}/WatchGenerations", userId=user, generationIds=[generation_id]
+    )
 
     names = {"CreateGeneration", "GetGeneration", "ListGenerations", "ListModels"}
     methods = {f"{GENERATION}/{name}" for name in names | {"WatchGenerations"}}
@@ -96,4 +113,4 @@ def test_every_method_of_generation_can_be_listed_and_called(
     assert len(listed["generations"]) == 1  # type: ignore[arg-type]  # JSON.
     assert len(models["models"]) == 3  # type: ignore[arg-type]  # JSON.
     assert delivered == {"disposition": "UNREADABLE"}
-    assert generation_id in (watching.value.stdout or b"").decode()
+    assert generation_id in watched

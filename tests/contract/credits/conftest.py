@@ -1,6 +1,7 @@
 """The credits service on loopback, with a database of its own."""
 
-from collections.abc import AsyncIterator, Awaitable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from services.runtime.channel import invoke
 from services.runtime.database import open_database
 from services.runtime.errors import InvalidRequest, ServiceError
 from tests.conftest import NewDatabase
-from tests.ledger_verification import read_records, violations
+from tests.ledger_verification import problems
 from tests.serving import free_address, serving
 
 Raised = TypeVar("Raised", bound=ServiceError)
@@ -27,6 +28,9 @@ class Credits:
     stub: Any
     """Untyped, since the generated type of an asynchronous stub is not a class at run time."""
     channel: grpc.aio.Channel
+    database_url: str
+    leave: asyncio.Event
+    """Tells the service to stop."""
 
     async def call(self, method: str, **fields: Any) -> Any:
         """Calls a method with a request of these fields; raises ServiceError."""
@@ -65,10 +69,16 @@ async def credits_service(new_database: NewDatabase) -> AsyncIterator[Credits]:
     url = new_database("credits")
     address = free_address()
     settings = CreditsSettings(address=address, database_url=url, drain_s=0, grace_s=2)
-    async with serving(lambda leave: serve(settings, leave), address) as channel:
-        yield Credits(credits_pb2_grpc.CreditsServiceStub(channel), channel)
+    told: list[asyncio.Event] = []
+
+    def start(leave: asyncio.Event) -> Coroutine[Any, Any, None]:
+        told.append(leave)
+        return serve(settings, leave)
+
+    async with serving(start, address) as channel:
+        yield Credits(credits_pb2_grpc.CreditsServiceStub(channel), channel, url, told[0])
     database = open_database(url)
     try:
-        assert violations(await read_records(database)) == []
+        assert await problems(database) == []
     finally:
         await database.close()

@@ -107,3 +107,40 @@ async def add(credits_service: Credits, request_id: str) -> None:
     await credits_service.call(
         "AddCredits", user_id="ada", type=Type.BONUS, credits=1, request_id=request_id
     )
+
+
+async def test_what_came_since_is_listed_alone(credits_service: Credits) -> None:
+    await credits_service.open()
+    for number in range(4):
+        await add(credits_service, f"q{number}")
+
+    since, token = [], ""
+    for _ in range(2):
+        page = await credits_service.call(
+            "ListTransactions", user_id="ada", after_version=2, page_size=2, page_token=token
+        )
+        since.append([transaction.version for transaction in page.transactions])
+        token = page.next_page_token
+    nothing = await credits_service.call("ListTransactions", user_id="ada", after_version=5)
+
+    assert since == [[5, 4], [3]]
+    assert token == ""
+    assert list(nothing.transactions) == []
+
+
+async def test_a_token_is_good_for_the_same_beginning_only(credits_service: Credits) -> None:
+    await credits_service.open()
+    await add(credits_service, "q")
+    page = await credits_service.call("ListTransactions", user_id="ada", page_size=1)
+
+    call = credits_service.call(
+        "ListTransactions", user_id="ada", after_version=1, page_token=page.next_page_token
+    )
+
+    assert await bad_fields(call) == {"page_token"}
+
+
+async def test_a_version_below_zero_is_refused(credits_service: Credits) -> None:
+    call = credits_service.call("ListTransactions", user_id="ada", after_version=-1)
+
+    assert await bad_fields(call) == {"after_version"}

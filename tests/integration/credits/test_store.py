@@ -22,28 +22,16 @@ from services.credits.commands import (
     Reserve,
 )
 from services.credits.ledger import Books, Moved, Outcome, Refusal, Refused, decide
-from services.credits.records import ReservationState, TransactionType
+from services.credits.reads import LedgerReads
+from services.credits.records import TransactionType
 from services.credits.store import Answer, CreditsStore, Done
 from services.runtime.database import Database, open_database
 from services.runtime.errors import ServiceFailed
 from tests.conftest import NewDatabase
-from tests.ledger_verification import read_records, violations
+from tests.integration.credits.stores import AT_ONCE, DAY, running_store
+from tests.ledger_verification import problems
 
-DAY = timedelta(days=1)
-AT_ONCE = timedelta(0)
-"""A time to live that is over when the next command comes."""
 Result = Answer | BaseException
-
-
-@contextlib.asynccontextmanager
-async def running_store(database: Database, batch_max: int = 256) -> AsyncIterator[CreditsStore]:
-    store = CreditsStore(database, batch_max)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(store.run())
-        try:
-            yield store
-        finally:
-            store.close()
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ async def database(new_database: NewDatabase) -> AsyncIterator[Database]:
     opened = open_database(new_database("credits"))
     yield opened
     try:
-        assert violations(await read_records(opened)) == []
+        assert await problems(opened) == []
     finally:
         await opened.close()
 
@@ -63,7 +51,7 @@ async def two_databases(new_database: NewDatabase, backend: str) -> AsyncIterato
     opened = [open_database(url) for _ in range(1 if backend == "sqlite" else 2)]
     yield opened
     try:
-        assert violations(await read_records(opened[0])) == []
+        assert await problems(opened[0]) == []
     finally:
         for one in opened:
             await one.close()
@@ -141,7 +129,7 @@ async def test_every_split_of_commands_into_batches_gives_the_same_answers(
         try:
             async with running_store(database, batch_max) as store:
                 answers.append(without_times(await submit_all(store, commands)))
-            assert violations(await read_records(database)) == []
+            assert await problems(database) == []
         finally:
             await database.close()
 
@@ -178,7 +166,7 @@ async def test_a_defect_fails_its_own_command_and_changes_no_neighbour(
 
     async with running_store(database) as store:
         results = await submit_all(store, [*before, culprit, *after])
-        left_over = await store.find_account("new")
+        left_over = await LedgerReads(database).find_account("new")
 
     assert isinstance(results.pop(2), ServiceFailed)
     moved = [isinstance(result, Done) and not result.replayed for result in results]
@@ -198,7 +186,7 @@ async def test_a_command_whose_caller_left_before_its_batch_writes_nothing(
         await asyncio.sleep(0)
         left.cancel()
         await first
-        found = await store.find_reservation("u", "r2")
+        found = await LedgerReads(database).find_reservation("u", "r2")
 
     assert left.cancelled()
     assert found.account is not None
@@ -302,7 +290,7 @@ async def test_a_reservation_raced_by_all_who_may_resolve_it_is_resolved_once(
                 ]
             ]
             moved = [r for r in results if isinstance(r, Done) and not r.replayed]
-            found = await stores[0].find_reservation("u", name)
+            found = await LedgerReads(two_databases[0]).find_reservation("u", name)
             assert found.reservation is not None
             assert len(moved) == 1
             ends[found.reservation.state] += 1
@@ -325,7 +313,7 @@ async def test_two_openings_beside_commands_on_the_new_account_lose_nothing(
                 *submits(stores[0], Reserve(user, "early", 1, DAY), OpenAccount(user, 100)),
                 *submits(stores[-1], OpenAccount(user, 100), Reserve(user, "late", 1, DAY)),
             )
-            account = await stores[0].find_account(user)
+            account = await LedgerReads(two_databases[0]).find_account(user)
 
             assert account is not None
             assert account.available + account.reserved == 100
@@ -334,39 +322,3 @@ async def test_two_openings_beside_commands_on_the_new_account_lose_nothing(
 
 def submits(store: CreditsStore, *commands: Command) -> list["asyncio.Task[Answer]"]:
     return [asyncio.create_task(store.submit(command)) for command in commands]
-
-
-async def test_reads_tell_what_was_written(database: Database) -> None:
-    async with running_store(database) as store:
-        nobody = await store.find_account("u")
-        nothing = await store.list_transactions("u", None, 10)
-        opened = await store.submit(OpenAccount("u", 0))
-        empty = await store.list_transactions("u", None, 10)
-        added = [
-            await store.submit(AddCredits("u", f"q{n}", TransactionType.BONUS, n, f"gift {n}"))
-            for n in (1, 2, 3)
-        ]
-        reserved = await store.submit(Reserve("u", "r", 5, DAY, "a fox"))
-        rejected = await store.submit(Reserve("u", "r2", 5, DAY, "a hare"))
-        newest = await store.list_transactions("u", None, 2)
-        older = await store.list_transactions("u", 3, 10)
-        account = await store.find_account("u")
-        found = await store.find_reservation("u", "r")
-        refused = await store.find_reservation("u", "r2")
-
-    assert (nobody, nothing, empty) == (None, None, [])
-    assert isinstance(opened, Done)
-    assert isinstance(reserved, Done)
-    assert isinstance(rejected, Refused)
-    assert newest == [reserved.transaction, done(added[2]).transaction]
-    assert older == [done(added[1]).transaction, done(added[0]).transaction]
-    assert account == reserved.account == found.account
-    assert found.reservation == reserved.reservation
-    assert refused.reservation == rejected.remembered
-    assert refused.reservation is not None
-    assert refused.reservation.state is ReservationState.REJECTED
-
-
-def done(answer: Answer) -> Done:
-    assert isinstance(answer, Done)
-    return answer

@@ -1,0 +1,183 @@
+"""Bugs that a ledger can have, each as exact replacements in today's source."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LEDGER = "services/credits/ledger.py"
+STORE = "services/credits/store.py"
+STATEMENTS = "services/credits/statements.py"
+GROUP_COMMIT = "services/runtime/group_commit.py"
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A piece of source that occurs once, and what stands in its place."""
+
+    path: str
+    old: str
+    new: str
+
+    def apply(self, root: Path) -> None:
+        """Changes the file under `root`; raises ValueError unless the piece occurs once."""
+        file = root / self.path
+        source = file.read_text()
+        if source.count(self.old) != 1:
+            raise ValueError(f"{self.path} has {source.count(self.old)} times: {self.old}")
+        file.write_text(source.replace(self.old, self.new))
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A mistake that somebody could make."""
+
+    name: str
+    replacements: tuple[Replacement, ...]
+
+
+def bug(name: str, path: str, old: str, new: str) -> Bug:
+    return Bug(name, (Replacement(path, old, new),))
+
+
+BUGS = (
+    bug(
+        "no state test: whatever is due expires",
+        LEDGER,
+        "case ReservationState.RESERVED if _due(reservation, now):\n            return _give_back(",
+        "case _ if _due(reservation, now):\n            return _give_back(",
+    ),
+    bug(
+        "lost remainder of a partial commit",
+        LEDGER,
+        "available=reservation.credits - spent,",
+        "available=0,",
+    ),
+    bug(
+        "commit above what is reserved",
+        LEDGER,
+        "case ReservationState.RESERVED if spent > reservation.credits:",
+        "case ReservationState.RESERVED if False:",
+    ),
+    bug(
+        "no ceiling on several reimbursements",
+        LEDGER,
+        "if reimbursed > reservation.committed:",
+        "if command.credits > reservation.committed:",
+    ),
+    bug(
+        "no overdraft test",
+        LEDGER,
+        "enough = command.credits <= account.available",
+        "enough = True",
+    ),
+    bug("version not bumped", LEDGER, "version=account.version + 1,", "version=account.version,"),
+    bug(
+        "< for <= at expiry",
+        LEDGER,
+        "return reservation.expires_at <= now",
+        "return reservation.expires_at < now",
+    ),
+    bug(
+        "mismatch of a reservation's key ignored",
+        LEDGER,
+        "if known.credits != command.credits:",
+        "if False:",
+    ),
+    bug(
+        "mismatch of a request's key ignored",
+        LEDGER,
+        "if known.type != command.type:",
+        "if False:",
+    ),
+    bug(
+        "refused reservation not remembered",
+        LEDGER,
+        "return replace(_insufficient(command.credits, account.available), remembered=reservation)",
+        "return _insufficient(command.credits, account.available)",
+    ),
+    bug(
+        "refund of what is committed",
+        LEDGER,
+        "return _refuse(Refusal.ALREADY_COMMITTED, committed=reservation.committed)",
+        "return _give_back(\n                account, reservation, ReservationState.REFUNDED,"
+        " TransactionType.REFUND, moment\n            )",
+    ),
+    bug(
+        "reserved not restored by a refund",
+        LEDGER,
+        "reserved=-reservation.credits,\n        reservation=replace(reservation, state=state,",
+        "reservation=replace(reservation, state=state,",
+    ),
+    bug(
+        "balance looked at before the key",
+        LEDGER,
+        "    if known is not None:\n        if known.type",
+        "    if account.available + command.credits < 0:\n"
+        "        return _insufficient(-command.credits, account.available)\n"
+        "    if known is not None:\n        if known.type",
+    ),
+    bug(
+        "time falls along a record",
+        LEDGER,
+        "moment = max(now, account.updated_at)",
+        "moment = now",
+    ),
+    bug(
+        "a batch reads a stale balance",
+        STORE,
+        "    answers = [work.carry_out(command, now) for command in commands]\n",
+        "    answers = []\n"
+        "    for command in commands:\n"
+        "        stale = _Work(dict(loaded.accounts), work.reservations, work.transactions)\n"
+        "        answers.append(stale.carry_out(command, now))\n"
+        "        work.accounts[command.user_id] = stale.accounts[command.user_id]\n",
+    ),
+    Bug(
+        "lock and version guard removed",
+        (
+            Replacement(STATEMENTS, "            .with_for_update(of=accounts)\n", ""),
+            Replacement(
+                STATEMENTS,
+                "                accounts.c.version == changed_accounts.c.version_before,\n",
+                "",
+            ),
+        ),
+    ),
+    bug(
+        "clock read before the locks",
+        STORE,
+        "    locked = await batch.lock_accounts(commands)\n"
+        "    # After the locks: whoever held them before has written earlier times than this.\n"
+        "    now = await read_clock(connection)\n",
+        "    now = await read_clock(connection)\n"
+        "    locked = await batch.lock_accounts(commands)\n",
+    ),
+    bug(
+        "violated constraints swallowed",
+        STORE,
+        "        result = await self.connection.execute(statement, parameter)\n",
+        "        from sqlalchemy.exc import IntegrityError\n"
+        "        try:\n"
+        "            result = await self.connection.execute(statement, parameter)\n"
+        "        except IntegrityError:\n"
+        "            return rows\n",
+    ),
+    bug(
+        "a repetition is told as new",
+        STORE,
+        "replayed=True)",
+        "replayed=False)",
+    ),
+    bug(
+        "a defect fails its neighbors",
+        GROUP_COMMIT,
+        "            if len(batch) > 1:\n",
+        "            if False:\n",
+    ),
+    bug(
+        "the command of a caller that left is written",
+        GROUP_COMMIT,
+        "            if not answer.done():  # Else its caller left.\n",
+        "            if True:\n",
+    ),
+)
