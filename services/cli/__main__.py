@@ -10,7 +10,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import typer
 
 from services.cli import credits as credits_commands
-from services.cli import demo, generate, generations, migrate, models, up
+from services.cli import demo, generate, generations, ledger, migrate, models, up
 
 __all__ = ["main"]
 
@@ -35,6 +35,7 @@ def _build(for_terminal: bool) -> typer.Typer:
     application.command()(generate.generate)
     application.command()(models.models)
     application.command()(migrate.migrate)
+    credits_commands.application.add_typer(ledger.application)
     application.add_typer(credits_commands.application, name="credits")
     application.add_typer(generations.application, name="generations")
     return application

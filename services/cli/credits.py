@@ -1,16 +1,18 @@
 """`reelworks credits …`: accounts, their statements, and credits for them."""
 
 import contextlib
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from services.cli.export import write_csv
 from services.cli.options import (
     JsonOption,
-    PageSizeOption,
+    RequestIdOption,
     UserOption,
     VarOption,
     check_number,
@@ -32,12 +34,16 @@ __all__ = [
     "balance",
     "grant",
     "open_account",
+    "print_added",
     "print_balance",
     "print_transactions",
     "transactions",
 ]
 
 application = typer.Typer(help="Accounts and their credits.", no_args_is_help=True)
+
+LIMIT = 50
+PAGE_SIZE = 1000
 
 _COLUMNS = (
     Column("NO", is_number=True),
@@ -99,9 +105,7 @@ def grant(
     kind: Annotated[
         str, typer.Option("--type", help="bonus, purchase, or adjustment.")
     ] = TransactionType.BONUS.lower(),
-    request_id: Annotated[
-        str, typer.Option(help="Key of the call: with the same one, credits are added once.")
-    ] = "",
+    request_id: RequestIdOption = "",
     description: Annotated[str, typer.Option(help="What it is for, for the statement.")] = "",
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
@@ -119,19 +123,21 @@ def grant(
     added = run(
         _grant(service_address("credits", var), user, amount, chosen, key, description), user
     )
-    if as_json:
-        print_json(added)
-        return
-    if added.replayed:
-        print_line(f"these credits were added before, by the same --request-id {key}")
-    print_transactions([added.transaction])
-    print_balance(added.balance)
+    print_added(added, key, as_json=as_json)
 
 
 @application.command()
 def transactions(
     user: UserOption = "demo",
-    limit: PageSizeOption = 50,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help=f"How many, newest first: {LIMIT} by default, all with --csv."
+        ),
+    ] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV, for spreadsheets and imports.")
+    ] = False,
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
 ) -> None:
@@ -139,12 +145,29 @@ def transactions(
 
     With --json: a line for each transaction.
     """
-    found = run(_transactions(service_address("credits", var), user, limit), user)
+    if as_csv and as_json:
+        raise typer.BadParameter("is one form, --json another", param_hint="--csv")
+    address = service_address("credits", var)
+    if as_csv:
+        run(_export(address, user, limit), user)
+        return
+    found = run(_transactions(address, user, limit or LIMIT), user)
     if as_json:
         for transaction in found:
             print_json(transaction)
     else:
         print_transactions(found)
+
+
+def print_added(added: AddedCredits, key: str, *, as_json: bool) -> None:
+    """Prints what was added to an account by the call with this key."""
+    if as_json:
+        print_json(added)
+        return
+    if added.replayed:
+        print_line(f"these credits were added before, by the same --request-id {key}")
+    print_transactions([added.transaction])
+    print_balance(added.balance)
 
 
 def print_transactions(found: Sequence[Transaction], in_full: bool = True) -> None:
@@ -196,13 +219,23 @@ async def _grant(
 
 
 async def _transactions(address: str, user_id: str, limit: int) -> list[Transaction]:
-    found: list[Transaction] = []
+    return [transaction async for transaction in _statement(address, user_id, limit)]
+
+
+async def _export(address: str, user_id: str, limit: int | None) -> None:
+    async with contextlib.aclosing(_statement(address, user_id, limit)) as statement:
+        await write_csv(statement, sys.stdout)
+
+
+async def _statement(address: str, user_id: str, limit: int | None) -> AsyncGenerator[Transaction]:
+    """Yields the newest `limit` transactions of a user, all if it is None."""
+    left = limit
     async with (
         CreditsClient(address) as client,
-        contextlib.aclosing(client.transactions(user_id, limit)) as statement,
+        contextlib.aclosing(client.transactions(user_id, limit or PAGE_SIZE)) as statement,
     ):
         async for transaction in statement:
-            found.append(transaction)
-            if len(found) == limit:
-                break
-    return found
+            yield transaction
+            left = None if left is None else left - 1
+            if left == 0:
+                return

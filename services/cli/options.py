@@ -1,13 +1,14 @@
 """Options that several commands have, and how their work is run."""
 
 import asyncio
+import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from services.cli.output import print_error
+from services.cli.output import print_error, print_note
 from services.cli.problems import explain
 from services.runtime.errors import ServiceError
 
@@ -15,11 +16,13 @@ __all__ = [
     "FailureExit",
     "JsonOption",
     "PageSizeOption",
+    "RequestIdOption",
     "UserOption",
     "VarOption",
     "check_number",
     "check_text",
     "fail",
+    "request_key",
     "run",
 ]
 
@@ -37,6 +40,10 @@ UserOption = Annotated[str, typer.Option("--user", help="Whose account.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 PageSizeOption = Annotated[
     int, typer.Option("--limit", min=1, max=1000, help="How many, newest first.")
+]
+RequestIdOption = Annotated[
+    str,
+    typer.Option(help="Key of the call: with the same one, credits move once. Else a new one."),
 ]
 
 ResultType = TypeVar("ResultType")
@@ -58,6 +65,18 @@ def run(work: Coroutine[Any, Any, ResultType], user_id: str = "") -> ResultType:
         raise FailureExit from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def request_key(given: str) -> str:
+    """Returns the key of a call that moves credits: the one given, else a new one.
+
+    A new one is printed before the call, so that a call of unknown outcome can be repeated.
+    """
+    if given:
+        return given
+    key = str(uuid.uuid4())
+    print_note(f"to repeat this call, and not make another, add --request-id {key}")
+    return key
 
 
 def check_number(value: int | None) -> int | None:

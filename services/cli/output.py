@@ -13,7 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["Column", "plain", "print_error", "print_json", "print_line", "print_table", "signed"]
+__all__ = [
+    "Column",
+    "plain",
+    "print_error",
+    "print_json",
+    "print_line",
+    "print_note",
+    "print_table",
+    "signed",
+]
 
 FOLDED_WIDTH_MIN = 10
 WIDTH_MAX = 10_000
@@ -41,6 +50,11 @@ def print_error(text: str) -> None:
     """Prints what went wrong on standard error."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def print_note(text: str) -> None:
+    """Prints, on standard error, what is worth knowing besides the answer."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text), style="dim")
 
 
 def print_json(value: Any) -> None:

@@ -15,7 +15,8 @@ _HINTS = {
     "IMAGE_NOT_ACCEPTED": "give the https address of an image with --image-uri",
     "GENERATION_NOT_FOUND": "`reelworks generations list --user {user_id}` lists what there is",
     "GENERATION_ID_REUSED": "leave --generation-id out to make another video",
-    "REQUEST_ID_REUSED": "leave --request-id out to add credits once more",
+    "RESERVATION_NOT_FOUND": "`reelworks credits reservations --user {user_id}` lists them",
+    "REQUEST_ID_REUSED": "leave --request-id out to move credits once more",
 }
 
 

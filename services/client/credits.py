@@ -1,166 +1,53 @@
 """The credits of users: what an account holds, why it changed, and how to change it."""
 
+import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from google.protobuf.duration_pb2 import Duration
 from reelworks.credits.v1 import credits_pb2, credits_pb2_grpc
 
 from services.client.connection import Connection
-from services.client.wire import moment, moment_if_set, named, named_on_wire
+from services.client.ledger import (
+    AddedCredits,
+    Balance,
+    LedgerReport,
+    LedgerViolation,
+    OpenedAccount,
+    Reimbursed,
+    Reservation,
+    ReservationOutcome,
+    ReservationPage,
+    ReservationState,
+    Transaction,
+    TransactionPage,
+    TransactionType,
+    balance_of,
+    outcome_of,
+    report_of,
+    reservation_of,
+    transaction_of,
+)
+from services.client.watching import PATIENCE_S, watch_again
+from services.client.wire import named_on_wire, timestamp
 from services.runtime.channel import invoke
 
 __all__ = [
     "AddedCredits",
     "Balance",
     "CreditsClient",
+    "LedgerReport",
+    "LedgerViolation",
     "OpenedAccount",
+    "Reimbursed",
     "Reservation",
     "ReservationOutcome",
+    "ReservationPage",
     "ReservationState",
     "Transaction",
     "TransactionPage",
     "TransactionType",
 ]
-
-
-class TransactionType(StrEnum):
-    """Why credits moved."""
-
-    UNKNOWN = "UNKNOWN"
-    PURCHASE = "PURCHASE"
-    BONUS = "BONUS"
-    ADJUSTMENT = "ADJUSTMENT"
-    RESERVATION = "RESERVATION"
-    DEDUCTION = "DEDUCTION"
-    REFUND = "REFUND"
-    EXPIRY = "EXPIRY"
-    REIMBURSEMENT = "REIMBURSEMENT"
-
-
-class ReservationState(StrEnum):
-    """What became of reserved credits."""
-
-    UNKNOWN = "UNKNOWN"
-    RESERVED = "RESERVED"
-    COMMITTED = "COMMITTED"
-    REFUNDED = "REFUNDED"
-    EXPIRED = "EXPIRED"
-    REJECTED = "REJECTED"
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """What a user has."""
-
-    user_id: str
-    """Whose balance this is."""
-    available_credits: int
-    """Credits that can be reserved now."""
-    reserved_credits: int
-    """Credits set aside by open reservations."""
-    version: int
-    """How many transactions led to it; 0 if the account was never opened."""
-    updated_at: datetime | None
-    """When it last changed; None if the account was never opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One movement on an account."""
-
-    user_id: str
-    """Whose account this is on."""
-    version: int
-    """Place in the account's record: 1, 2, 3 and so on."""
-    type: TransactionType
-    """Why credits moved."""
-    credits: int
-    """Signed change of the available credits."""
-    reserved_change: int
-    """Signed change of the reserved credits."""
-    available_after: int
-    """Available credits after it."""
-    reserved_after: int
-    """Reserved credits after it."""
-    reservation_id: str
-    """The reservation that moved, which for a generation is its id; empty if none did."""
-    request_id: str
-    """Key of the call that added credits; empty for others."""
-    description: str
-    """What it was for, in words."""
-    created_at: datetime
-    """When it was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionPage:
-    """A part of a statement, newest first."""
-
-    transactions: tuple[Transaction, ...]
-    """The transactions of this page."""
-    next_page_token: str
-    """Asks for the next page; empty at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedAccount:
-    """An account that exists."""
-
-    balance: Balance
-    """The balance as it is now."""
-    created: bool
-    """Whether this call opened it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AddedCredits:
-    """What was added to an account."""
-
-    balance: Balance
-    """The balance as it is now."""
-    transaction: Transaction
-    """The transaction that added the credits, at the first call."""
-    replayed: bool
-    """Whether an earlier call with the same key had added them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Credits set aside for one piece of work, and what became of them."""
-
-    user_id: str
-    """Whose credits these are."""
-    reservation_id: str
-    """The caller's id of it."""
-    credits: int
-    """Credits asked for."""
-    state: ReservationState
-    """What became of them."""
-    committed_credits: int
-    """Credits spent; 0 unless COMMITTED."""
-    description: str
-    """What the work is, in words."""
-    created_at: datetime
-    """When it was made."""
-    expires_at: datetime | None
-    """From when on it can no longer be committed."""
-    resolved_at: datetime | None
-    """When it left RESERVED; None until then."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReservationOutcome:
-    """What a move of a reservation led to."""
-
-    reservation: Reservation
-    """The reservation as it is now."""
-    balance: Balance
-    """The balance as it is now."""
-    replayed: bool
-    """Whether an earlier call had done it."""
 
 
 class CreditsClient(Connection):
@@ -177,12 +64,12 @@ class CreditsClient(Connection):
         """Opens the account of a user with the welcome bonus, unless it exists."""
         request = credits_pb2.OpenAccountRequest(user_id=user_id)
         response = await invoke(self._stub.OpenAccount, request)
-        return OpenedAccount(_balance(response.balance), response.created)
+        return OpenedAccount(balance_of(response.balance), response.created)
 
     async def get_balance(self, user_id: str) -> Balance:
         """Returns what a user has: zero if the account was never opened."""
         request = credits_pb2.GetBalanceRequest(user_id=user_id)
-        return _balance(await invoke(self._stub.GetBalance, request))
+        return balance_of(await invoke(self._stub.GetBalance, request))
 
     async def add_credits(
         self,
@@ -205,7 +92,7 @@ class CreditsClient(Connection):
         )
         response = await invoke(self._stub.AddCredits, request)
         return AddedCredits(
-            _balance(response.balance), _transaction(response.transaction), response.replayed
+            balance_of(response.balance), transaction_of(response.transaction), response.replayed
         )
 
     async def reserve(
@@ -229,7 +116,7 @@ class CreditsClient(Connection):
             description=description,
         )
         response = await invoke(self._stub.Reserve, request)
-        return _outcome(response)
+        return outcome_of(response)
 
     async def commit(
         self, user_id: str, reservation_id: str, credits_spent: int | None = None
@@ -239,7 +126,7 @@ class CreditsClient(Connection):
             user_id=user_id, reservation_id=reservation_id, credits=credits_spent
         )
         response = await invoke(self._stub.Commit, request)
-        return _outcome(response)
+        return outcome_of(response)
 
     async def refund(
         self, user_id: str, reservation_id: str, reason: str = ""
@@ -249,81 +136,120 @@ class CreditsClient(Connection):
             user_id=user_id, reservation_id=reservation_id, reason=reason
         )
         response = await invoke(self._stub.Refund, request)
-        return _outcome(response)
+        return outcome_of(response)
 
     async def get_reservation(self, user_id: str, reservation_id: str) -> Reservation:
         """Returns a reservation as it is now."""
         request = credits_pb2.GetReservationRequest(user_id=user_id, reservation_id=reservation_id)
-        return _reservation(await invoke(self._stub.GetReservation, request))
+        return reservation_of(await invoke(self._stub.GetReservation, request))
 
-    async def list_transactions(
-        self, user_id: str, page_size: int = 0, page_token: str = ""
-    ) -> TransactionPage:
-        """Returns a page of the statement of a user, newest first; 0 takes 50 transactions."""
-        request = credits_pb2.ListTransactionsRequest(
-            user_id=user_id, page_size=page_size, page_token=page_token
+    async def reimburse(
+        self,
+        user_id: str,
+        reservation_id: str,
+        credits_reimbursed: int,
+        request_id: str,
+        reason: str,
+    ) -> Reimbursed:
+        """Gives back credits of a committed reservation, once for each `request_id`."""
+        request = credits_pb2.ReimburseRequest(
+            user_id=user_id,
+            reservation_id=reservation_id,
+            credits=credits_reimbursed,
+            request_id=request_id,
+            reason=reason,
         )
-        response = await invoke(self._stub.ListTransactions, request)
-        return TransactionPage(
-            tuple(_transaction(transaction) for transaction in response.transactions),
+        response = await invoke(self._stub.Reimburse, request)
+        return Reimbursed(
+            reservation_of(response.reservation),
+            balance_of(response.balance),
+            transaction_of(response.transaction),
+            response.replayed,
+        )
+
+    async def list_reservations(
+        self,
+        user_id: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        state: ReservationState | None = None,
+        created_before: datetime | None = None,
+    ) -> ReservationPage:
+        """Returns a page of reservations, newest first; 0 takes 50, no `user_id` all users'."""
+        request = credits_pb2.ListReservationsRequest(
+            user_id=user_id,
+            state=None if state is None else named_on_wire(state, "STATE_UNSPECIFIED"),
+            created_before=None if created_before is None else timestamp(created_before),
+            page_size=page_size,
+            page_token=page_token,
+        )
+        response = await invoke(self._stub.ListReservations, request)
+        return ReservationPage(
+            tuple(reservation_of(reservation) for reservation in response.reservations),
             response.next_page_token,
         )
 
-    async def transactions(self, user_id: str, page_size: int = 0) -> AsyncGenerator[Transaction]:
-        """Yields the whole statement of a user, newest first, asking for pages as they are used."""
+    async def list_transactions(
+        self, user_id: str, page_size: int = 0, page_token: str = "", *, after_version: int = 0
+    ) -> TransactionPage:
+        """Returns a page of the statement of a user, newest first; 0 takes 50 transactions.
+
+        `after_version` leaves out those up to this version.
+        """
+        request = credits_pb2.ListTransactionsRequest(
+            user_id=user_id,
+            page_size=page_size,
+            page_token=page_token,
+            after_version=after_version,
+        )
+        response = await invoke(self._stub.ListTransactions, request)
+        return TransactionPage(
+            tuple(transaction_of(transaction) for transaction in response.transactions),
+            response.next_page_token,
+        )
+
+    async def transactions(
+        self, user_id: str, page_size: int = 0, *, after_version: int = 0
+    ) -> AsyncGenerator[Transaction]:
+        """Yields the statement of a user, newest first, asking for pages as they are used.
+
+        It is the whole one, or what came after `after_version`.
+        """
         page_token = ""
         while True:
-            page = await self.list_transactions(user_id, page_size, page_token)
+            page = await self.list_transactions(
+                user_id, page_size, page_token, after_version=after_version
+            )
             for transaction in page.transactions:
                 yield transaction
             page_token = page.next_page_token
             if not page_token:
                 return
 
+    async def watch_balance(
+        self, user_id: str, patience_s: float = PATIENCE_S
+    ) -> AsyncGenerator[Balance]:
+        """Yields the balance of a user as it is now, then each newer one.
 
-def _balance(message: credits_pb2.Balance) -> Balance:
-    return Balance(
-        user_id=message.user_id,
-        available_credits=message.available_credits,
-        reserved_credits=message.reserved_credits,
-        version=message.version,
-        updated_at=moment_if_set(message, "update_time"),
-    )
+        Goes on when the service went away and came back, and never yields an older version after a
+        newer one, nor the same twice. Raises Unavailable when the service stays away for
+        `patience_s`. It has no end of its own: leave it by `contextlib.aclosing`, or the service
+        streams on.
+        """
+        request = credits_pb2.WatchBalanceRequest(user_id=user_id)
+        stream = watch_again(lambda: self._stub.WatchBalance(request), patience_s)
+        version = -1
+        async with contextlib.aclosing(stream) as responses:
+            async for response in responses:
+                if response.balance.version > version:
+                    version = response.balance.version
+                    yield balance_of(response.balance)
 
+    async def verify_ledger(self, user_id: str = "") -> LedgerReport:
+        """Proves the sums of a user's account, of all accounts if none is named.
 
-def _transaction(message: credits_pb2.Transaction) -> Transaction:
-    return Transaction(
-        user_id=message.user_id,
-        version=message.version,
-        type=named(TransactionType, credits_pb2.Transaction.Type, message.type),
-        credits=message.credits,
-        reserved_change=message.reserved_change,
-        available_after=message.available_after,
-        reserved_after=message.reserved_after,
-        reservation_id=message.reservation_id,
-        request_id=message.request_id,
-        description=message.description,
-        created_at=moment(message.create_time),
-    )
-
-
-def _reservation(message: credits_pb2.Reservation) -> Reservation:
-    return Reservation(
-        user_id=message.user_id,
-        reservation_id=message.reservation_id,
-        credits=message.credits,
-        state=named(ReservationState, credits_pb2.Reservation.State, message.state),
-        committed_credits=message.committed_credits,
-        description=message.description,
-        created_at=moment(message.create_time),
-        expires_at=moment_if_set(message, "expire_time"),
-        resolved_at=moment_if_set(message, "resolve_time"),
-    )
-
-
-def _outcome(
-    message: credits_pb2.ReserveResponse | credits_pb2.CommitResponse | credits_pb2.RefundResponse,
-) -> ReservationOutcome:
-    return ReservationOutcome(
-        _reservation(message.reservation), _balance(message.balance), message.replayed
-    )
+        It may take minutes.
+        """
+        request = credits_pb2.VerifyLedgerRequest(user_id=user_id)
+        return report_of(await invoke(self._stub.VerifyLedger, request))

@@ -10,6 +10,7 @@ WATCH_S = 3600.0
 _READ_S = 2.0
 _WRITE_S = 5.0
 _CREATE_S = 10.0
+_PROOF_S = 600.0
 
 DEADLINES_S: Mapping[str, float] = {
     "OpenAccount": _WRITE_S,
@@ -18,8 +19,12 @@ DEADLINES_S: Mapping[str, float] = {
     "Reserve": _WRITE_S,
     "Commit": _WRITE_S,
     "Refund": _WRITE_S,
+    "Reimburse": _WRITE_S,
     "GetReservation": _READ_S,
+    "ListReservations": _READ_S,
     "ListTransactions": _READ_S,
+    "WatchBalance": WATCH_S,
+    "VerifyLedger": _PROOF_S,
     "ListModels": _READ_S,
     "CreateGeneration": _CREATE_S,
     "GetGeneration": _READ_S,

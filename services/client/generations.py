@@ -1,9 +1,6 @@
 """Generations: what can be asked for, what was asked for, and how far it is."""
 
-import asyncio
 import contextlib
-import random
-import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,9 +11,9 @@ import uuid_utils
 from reelworks.generation.v1 import generation_pb2, generation_pb2_grpc
 
 from services.client.connection import Connection
+from services.client.watching import PATIENCE_S, watch_again
 from services.client.wire import moment, moment_if_set, named, named_on_wire, timestamp
 from services.runtime.channel import invoke
-from services.runtime.errors import DeadlineExceeded, Unavailable, from_rpc_error
 
 __all__ = [
     "Generation",
@@ -32,11 +29,6 @@ __all__ = [
     "new_generation_id",
 ]
 
-PATIENCE_S = 60.0
-STEADY_S = 5.0
-"""A stream that lasted this long was a good one, even if it had nothing to say."""
-PAUSE_S_MIN = 0.1
-PAUSE_S_MAX = 2.0
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -299,48 +291,26 @@ class GenerationClient(Connection):
         its own: leave it by `contextlib.aclosing`, or the service streams on.
         """
         versions: dict[str, int] = {}
-        away_since: float | None = None
-        pause_s = PAUSE_S_MIN
-        while True:
-            began = time.monotonic()
-            try:
-                stream = self._watch_once(user_id, generation_ids, updated_after)
-                async with contextlib.aclosing(stream):
-                    async for generation in stream:
-                        away_since, pause_s = None, PAUSE_S_MIN
-                        updated_after = max(updated_after or EPOCH, generation.updated_at)
-                        if generation.version >= versions.get(generation.generation_id, 0):
-                            versions[generation.generation_id] = generation.version
-                            yield generation
-            except DeadlineExceeded:
-                pass  # An hour is over.
-            except Unavailable:
-                if time.monotonic() - began > STEADY_S:
-                    away_since, pause_s = None, PAUSE_S_MIN
-                away_since = began if away_since is None else away_since
-                if time.monotonic() - away_since > patience_s:
-                    raise
-            # All streams of a server that leaves end together; their watchers come back apart.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  Nothing secret.
-            pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
-    async def _watch_once(
-        self, user_id: str, generation_ids: Sequence[str], updated_after: datetime | None
-    ) -> AsyncGenerator[Generation]:
-        request = generation_pb2.WatchGenerationsRequest(
-            user_id=user_id,
-            generation_ids=generation_ids,
-            updated_after=None if updated_after is None else timestamp(updated_after),
-        )
-        call = self._stub.WatchGenerations(request)
-        try:
-            async for response in call:
-                yield _generation(response.generation)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            # Leaving the loop alone would not end the stream.
-            call.cancel()
+        def open_stream() -> grpc.aio.UnaryStreamCall[
+            generation_pb2.WatchGenerationsRequest, generation_pb2.WatchGenerationsResponse
+        ]:
+            # A later stream begins where the one before it ended.
+            return self._stub.WatchGenerations(
+                generation_pb2.WatchGenerationsRequest(
+                    user_id=user_id,
+                    generation_ids=generation_ids,
+                    updated_after=None if updated_after is None else timestamp(updated_after),
+                )
+            )
+
+        async with contextlib.aclosing(watch_again(open_stream, patience_s)) as responses:
+            async for response in responses:
+                generation = _generation(response.generation)
+                updated_after = max(updated_after or EPOCH, generation.updated_at)
+                if generation.version >= versions.get(generation.generation_id, 0):
+                    versions[generation.generation_id] = generation.version
+                    yield generation
 
 
 def _model(message: generation_pb2.Model) -> Model:
