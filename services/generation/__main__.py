@@ -14,8 +14,10 @@ from services.generation.archive import Archive
 from services.generation.catalog import Catalog, load_catalog
 from services.generation.claims import Claims
 from services.generation.history import History
+from services.generation.reconciler import Reconciler
 from services.generation.replicate import Replicate
 from services.generation.requests import checks, late_checks
+from services.generation.reservations import Reservations
 from services.generation.servicer import (
     DOMAIN,
     GenerationServicer,
@@ -61,8 +63,8 @@ async def serve(settings: GenerationSettings, leave: asyncio.Event) -> None:
     archive = Archive(storage, token, settings.origins, timing.archive_call_s)
     callbacks = Callbacks(settings.webhook_public_url, key, settings.environment)
     try:
-        settlement = Settlement(credits_pb2_grpc.CreditsServiceStub(channel))
-        parts = _Parts(settings, leave, database, settlement, catalog, provider, archive, callbacks)
+        stub = credits_pb2_grpc.CreditsServiceStub(channel)
+        parts = _Parts(settings, leave, database, stub, catalog, provider, archive, callbacks)
         await parts.serve()
     finally:
         await provider.close()
@@ -80,7 +82,7 @@ class _Parts:
         settings: GenerationSettings,
         leave: asyncio.Event,
         database: Database,
-        settlement: Settlement,
+        credits_stub: "credits_pb2_grpc.CreditsServiceAsyncStub",
         catalog: Catalog,
         provider: Replicate,
         archive: Archive,
@@ -89,7 +91,7 @@ class _Parts:
         timing, stopping = settings.timing, asyncio.Event()
         self._database = database
         self._claims = claims = Claims(database, timing, settings.gate_policy)
-        history = History(database)
+        history, settlement = History(database), Settlement(credits_stub)
         self._shielded = Shielded()
         self._watchers = Watchers(history, stopping)
         self._store = Store(database, timing, self._changed)
@@ -104,6 +106,9 @@ class _Parts:
             timing,
             stopping,
             settings.grace_s,
+        )
+        self._reconciler = Reconciler(
+            history, Reservations(credits_stub), settlement, settings.reconcile_policy, stopping
         )
         generations = GenerationServicer(
             self._store,
@@ -149,7 +154,9 @@ class _Parts:
             await self._claims.drop_leases()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.writer.run())
-            await self._server.serve(self._worker.run(), self._watchers.run())
+            await self._server.serve(
+                self._worker.run(), self._watchers.run(), self._reconciler.run()
+            )
             await self._shielded.drain()
             self._store.writer.close()
 

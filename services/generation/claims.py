@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, literal_column, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.generation import tables
@@ -14,6 +14,7 @@ from services.generation.rows import generation_of
 from services.generation.saga import step
 from services.generation.state import Generation, Stage
 from services.generation.store import transition, write_back
+from services.generation.tables import in_stage
 from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
 
@@ -84,7 +85,7 @@ class Claims:
             # A newer release may know stages that this one leaves to it.
             stages = [stage for value in due.scalars() if (stage := _STAGES.get(value)) is not None]
             ready = await connection.execute(
-                select(columns.generation_id).where(_in_stage(Stage.READY)).limit(1)
+                select(columns.generation_id).where(in_stage(Stage.READY)).limit(1)
             )
             return Work(stages, ready.first() is not None)
 
@@ -152,7 +153,7 @@ class Claims:
         columns = tables.generations.c
         found = await connection.execute(
             select(tables.generations)
-            .where(_in_stage(Stage.READY), columns.due_at > now)
+            .where(in_stage(Stage.READY), columns.due_at > now)
             .order_by(columns.created_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -221,18 +222,9 @@ async def _write_gate(connection: AsyncConnection, gate: Gate) -> None:
     )
 
 
-def _in_stage(*stages: Stage) -> ColumnElement[bool]:
-    """Returns the condition on a stage with its values written out.
-
-    A planner cannot tell that a bound value fits an index of some stages only, and would read every
-    generation that ever was.
-    """
-    return tables.generations.c.stage.in_([literal_column(f"'{stage.value}'") for stage in stages])
-
-
 async def _count(connection: AsyncConnection, *stages: Stage) -> int:
     counted = await connection.execute(
-        select(func.count()).select_from(tables.generations).where(_in_stage(*stages))
+        select(func.count()).select_from(tables.generations).where(in_stage(*stages))
     )
     number: int = counted.scalar_one()
     return number

@@ -11,7 +11,7 @@ from services.generation.rows import generation_of
 from services.generation.state import Generation, Kind, Stage, Status, status_of
 from services.runtime.database import Database, read_clock
 
-__all__ = ["PAGE_ROWS", "Cursor", "History"]
+__all__ = ["PAGE_ROWS", "Cursor", "End", "History"]
 
 PAGE_ROWS = 200
 UNFINISHED_MAX = 1000
@@ -24,6 +24,14 @@ class Cursor:
 
     created_at: datetime
     generation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The place of a generation among all that have ended, oldest first."""
+
+    finished_at: datetime
+    generation_id: str = ""
 
 
 class History:
@@ -119,6 +127,27 @@ class History:
             columns.user_id.in_(sorted(user_ids)),
             columns.updated_at >= since,
             order=(columns.updated_at,),
+        )
+
+    async def named(self, generation_ids: Collection[str]) -> dict[str, Generation]:
+        """Returns the generations of these ids, whosever they are, by id."""
+        columns = tables.generations.c
+        found = await self._select(columns.generation_id.in_(sorted(generation_ids)))
+        return {generation.generation_id: generation for generation in found}
+
+    async def completed(self, after: End, until: datetime, limit: int) -> list[Generation]:
+        """Returns the generations of all users that were completed behind `after`, oldest first."""
+        columns = tables.generations.c
+        place = (columns.finished_at, columns.generation_id)
+        behind = tuple_(
+            after.finished_at, after.generation_id, types=[column.type for column in place]
+        )
+        return await self._select(
+            tables.in_stage(Stage.COMPLETED),
+            tuple_(*place) > behind,
+            columns.finished_at <= until,
+            order=place,
+            limit=limit,
         )
 
     async def _select(

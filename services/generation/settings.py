@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.generation.gate import GatePolicy
+from services.generation.reconciliation import ReconcilePolicy
 from services.generation.timing import FAST, Timing
 from services.runtime.process import DatabaseSettings
 from services.runtime.server import ServerSettings
@@ -71,6 +72,10 @@ class GenerationSettings(ServerSettings, DatabaseSettings):
     """Submissions at once after a quiet time."""
     in_flight_max: Annotated[int, Field(ge=1)] = 100
     """Predictions under way at once, for all replicas together."""
+    reconcile_interval_s: Annotated[float, Field(gt=0)] = 300.0
+    """Between two comparisons of generations with their reservations."""
+    reconcile_age_s: Annotated[float, Field(ge=0)] = 3600.0
+    """How old an open reservation must be to be looked at; longer than a generation takes."""
 
     @property
     def timing(self) -> Timing:
@@ -82,6 +87,11 @@ class GenerationSettings(ServerSettings, DatabaseSettings):
     def gate_policy(self) -> GatePolicy:
         """The limits of submissions."""
         return GatePolicy(self.creates_per_s, self.creates_burst, self.in_flight_max)
+
+    @property
+    def reconcile_policy(self) -> ReconcilePolicy:
+        """When generations are compared with their reservations."""
+        return ReconcilePolicy(self.reconcile_interval_s, self.reconcile_age_s)
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -47,6 +47,11 @@ class CreditsService:
             connection.execute("BEGIN IMMEDIATE")
             yield
 
+    def falsify(self, statement: str) -> None:
+        """Changes its rows behind its back."""
+        with contextlib.closing(sqlite3.connect(self._file, isolation_level=None)) as connection:
+            connection.execute(statement)
+
     async def open(self, user_id: str) -> None:
         """Opens an account with 100 credits."""
         await invoke(self._stub.OpenAccount, credits_pb2.OpenAccountRequest(user_id=user_id))

@@ -137,6 +137,14 @@ def upgrade() -> None:
         **SQLITE_TABLE,
     )
     op.create_index(
+        "ix_generations_completed",
+        "generations",
+        ["finished_at", "generation_id"],
+        unique=False,
+        postgresql_where=sa.text("stage = 'COMPLETED'"),
+        sqlite_where=sa.text("stage = 'COMPLETED'"),
+    )
+    op.create_index(
         "ix_generations_due",
         "generations",
         ["due_at"],
