@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help setup up demo test lint format protos lock clean
-.PHONY: bench-credits bench-generation bench-webhook
+.PHONY: bench-credits bench-generation bench-webhook mutants
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ format: setup ## Formats code and contracts.
 	$(BIN)/ruff check --fix .
 	cd protos && ../$(BIN)/buf format -w .
 
-bench-credits: setup ## Measures the ledger: one account against 1,000, and a call that does nothing.
-	$(BIN)/python -m benchmarks.bench_credits --postgresql
+bench-credits: setup ## Measures the ledger: one account against 10,000, and a call that does nothing.
+	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits --postgresql
+
+mutants: setup ## Plants bugs in the ledger, one at a time, and shows which test catches each.
+	$(BIN)/python -m tests.mutants.run
 
 bench-generation: setup ## Measures the whole path against a naive loop.
 	$(BIN)/python -m benchmarks.bench_generation

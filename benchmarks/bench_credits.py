@@ -1,13 +1,15 @@
-"""Measures the credits service: one hot account against many, through real gRPC and real files.
+"""Measures the credits service: what the ledger costs a call, and what one hot account costs.
 
-All figures are of one run on one machine, taken in turns, and only their ratios mean much. The
-limit is a server that answers the same messages without a database; the control is the same service
-with one database transaction for each command.
+Servers run in processes of their own, with real files and real fsyncs; this process is the client
+with 64 calls in flight. Servers and databases are taken in turns, round by round, since only the
+ratios of figures of one run on one machine mean much. The ceiling is a call that does nothing
+behind the same interceptors; the control is the same Reserve with a database transaction for each.
 """
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -15,306 +17,353 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import uvloop
-from google.protobuf import wrappers_pb2
 from reelworks.credits.v1 import credits_pb2, credits_pb2_grpc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sqlalchemy import event
 
-from services.credits.requests import CHECKS
-from services.credits.servicer import DOMAIN, SERVICE_NAME, CreditsServicer
-from services.credits.store import BATCH_MAX, CreditsStore
-from services.runtime.channel import connect, invoke
+from benchmarks.credits_server import SERVERS, serve
+from services.credits.commands import OpenAccount, Reserve
+from services.credits.store import CreditsStore
 from services.runtime.database import open_database
 from services.runtime.migrations import migrate
-from services.runtime.process import leave_on_signals
-from services.runtime.server import ServedService, Server, ServerSettings
 from services.runtime.telemetry import configure_log
 from tests.postgresql import running_postgresql
 from tests.serving import free_address
 
-ACCOUNTS = 1000
-CREDITS_EACH = 10**9
+USERS = 10_000
+CREDITS_EACH = 10**12
 DEADLINE_S = 60.0
 START_LIMIT_S = 20.0
-COUNT_METHOD = "/reelworks.benchmark.Counter/Count"
+IN_PROCESS_CALLERS = 512
+SEEDED_AT_ONCE = 500
 
-
-@dataclass(frozen=True)
-class Scenario:
-    """What is measured against what."""
-
-    name: str
-    server: str
-    """`grouped`, `single` or `nothing`."""
-    accounts: int
-    share: float
-    """Part of the pairs of calls that a round makes; slow ones make fewer."""
-
-
-SCENARIOS = (
-    Scenario("no-op (limit)", "nothing", 1, 1.0),
-    Scenario("1, grouped", "grouped", 1, 1.0),
-    Scenario(f"{ACCOUNTS:,}, grouped", "grouped", ACCOUNTS, 1.0),
-    Scenario("1, ungrouped", "single", 1, 0.25),
-    Scenario(f"{ACCOUNTS:,}, ungrouped", "single", ACCOUNTS, 0.25),
-)
+NOTHING = "nothing, behind the interceptors"
+BARE = "nothing, without them"
+MANY = f"Reserve, {USERS:,} users"
+ONE = "Reserve, 1 user"
+COMMIT = f"Commit, {USERS:,} users"
+BALANCE = "GetBalance"
+CONTROL = f"control: Reserve, {USERS:,} users"
+CONTROL_ONE = "control: Reserve, 1 user"
+HALF = f"Reserve at half load, {USERS:,} users"
+IN_PROCESS = "Reserve, 1 user, without gRPC"
+ROWS = (NOTHING, BARE, MANY, ONE, COMMIT, BALANCE, CONTROL, CONTROL_ONE, HALF, IN_PROCESS)
+SLOW_SHARE = 0.25
+"""The control is slow, and makes this part of the calls."""
 
 
 @dataclass
 class Figures:
-    """What the rounds of a scenario on a kind of database came to."""
+    """What the rounds came to of one kind of call on one kind of database."""
 
-    database: str
-    scenario: str
     calls_per_s: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
-    calls: int = 0
-    database_commits: int = 0
 
     @property
     def rate(self) -> float:
         """Median of the rounds, in calls a second."""
         return statistics.median(self.calls_per_s)
 
-    def percentile_ms(self, percent: int) -> float:
-        """Returns the latency that so many percent of the calls stay below."""
+    def percentile_ms(self, percent: int) -> float | None:
+        """Returns the latency that so many percent of the calls stay below, if it was measured."""
+        if len(self.latencies_ms) < 2:
+            return None
         return statistics.quantiles(self.latencies_ms, n=100)[percent - 1]
 
 
-class NothingServicer(CreditsServicer):
-    """Answers as the service would, without doing anything."""
-
-    async def Reserve(self, request: Any, context: Any) -> credits_pb2.ReserveResponse:  # noqa: N802
-        """Answers a reservation."""
-        del context
-        response = credits_pb2.ReserveResponse()
-        response.reservation.user_id = request.user_id
-        response.reservation.reservation_id = request.reservation_id
-        response.balance.version = 1
-        return response
-
-    async def Commit(self, request: Any, context: Any) -> credits_pb2.CommitResponse:  # noqa: N802
-        """Answers a reservation."""
-        del context
-        response = credits_pb2.CommitResponse()
-        response.reservation.user_id = request.user_id
-        response.balance.version = 1
-        return response
+Results = dict[str, dict[str, Figures]]
+"""By kind of database and kind of call."""
+Call = Callable[[int], Awaitable[Any]]
 
 
-async def serve(kind: str, address: str, url: str) -> None:
-    """Serves one kind of server in a process of its own."""
-    database = open_database(url)
-    store = CreditsStore(database, batch_max=BATCH_MAX if kind == "grouped" else 1)
-    commits = 0
+class Load:
+    """Calls one server, and notes how long that takes."""
 
-    @event.listens_for(database.writer.sync_engine, "commit")
-    def count(_connection: Any) -> None:
-        nonlocal commits
-        commits += 1
+    def __init__(self, channel: grpc.aio.Channel, calls: int, in_flight: int) -> None:
+        self.calls = calls
+        self._in_flight = in_flight
+        self._stub: Any = credits_pb2_grpc.CreditsServiceStub(channel)
+        self._prefix = f"{time.time_ns():x}"
 
-    async def tell(_request: Any, _context: Any) -> wrappers_pb2.Int64Value:
-        return wrappers_pb2.Int64Value(value=commits)
+    def reserve(self, users: int, name: str = "") -> Call:
+        """Returns what makes the reservation of a number."""
+        return lambda number: self._stub.Reserve(
+            credits_pb2.ReserveRequest(
+                user_id=f"user{number % users}",
+                reservation_id=f"{self._prefix}{name}-{number}",
+                credits=20,
+            ),
+            timeout=DEADLINE_S,
+        )
 
-    servicer_type = NothingServicer if kind == "nothing" else CreditsServicer
-    servicer = servicer_type(store, CREDITS_EACH)
+    def commit(self, users: int, name: str = "") -> Call:
+        """Returns what commits the reservation of a number."""
+        return lambda number: self._stub.Commit(
+            credits_pb2.CommitRequest(
+                user_id=f"user{number % users}", reservation_id=f"{self._prefix}{name}-{number}"
+            ),
+            timeout=DEADLINE_S,
+        )
 
-    def register(server: grpc.aio.Server) -> None:
-        credits_pb2_grpc.add_CreditsServiceServicer_to_server(servicer, server)
-        codecs: dict[str, Any] = {
-            "request_deserializer": wrappers_pb2.Int64Value.FromString,
-            "response_serializer": wrappers_pb2.Int64Value.SerializeToString,
-        }
-        service, _, method = COUNT_METHOD[1:].partition("/")
-        handlers = {method: grpc.unary_unary_rpc_method_handler(tell, **codecs)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    def get_balance(self) -> Call:
+        """Returns what reads a balance."""
+        return lambda number: self._stub.GetBalance(
+            credits_pb2.GetBalanceRequest(user_id=f"user{number % USERS}"), timeout=DEADLINE_S
+        )
 
-    leave = asyncio.Event()
-    leave_on_signals(leave)
-    server = Server(
-        settings=ServerSettings(address=address, drain_s=0, grace_s=2, calls_max=10_000),
-        domain=DOMAIN,
-        services=[ServedService(SERVICE_NAME, register)],
-        leave=leave,
-        stopping=asyncio.Event(),
-        checks=CHECKS,
-    )
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(store.run())
-        await server.serve()
-        store.close()
-    await database.close()
+    async def at_full(self, call: Call, figures: Figures, share: float = 1.0) -> None:
+        """Keeps so many calls in flight that the server is never idle."""
+        count = int(self.calls * share)
+        numbers = iter(range(count))
+
+        async def caller() -> None:
+            for number in numbers:
+                began = time.perf_counter()
+                await call(number)
+                figures.latencies_ms.append((time.perf_counter() - began) * 1000)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(self._in_flight)))
+        figures.calls_per_s.append(count / (time.perf_counter() - began))
+
+    async def at_rate(self, call: Call, figures: Figures, calls_per_s: float) -> None:
+        """Makes calls when they are due, whether or not those before have been answered.
+
+        Latency counts from when a call was due, or a server that stands still would look fast.
+        """
+        began = time.perf_counter()
+
+        async def one(number: int) -> None:
+            await call(number)
+            late_s = time.perf_counter() - began - number / calls_per_s
+            figures.latencies_ms.append(late_s * 1000)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(self.calls):
+                if (early_s := began + number / calls_per_s - time.perf_counter()) > 0:
+                    await asyncio.sleep(early_s)
+                tasks.create_task(one(number))
+        figures.calls_per_s.append(self.calls / (time.perf_counter() - began))
 
 
 @contextlib.asynccontextmanager
-async def served(kind: str, url: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Gives a channel to a server of this kind."""
+async def served(kind: str, url: str) -> AsyncIterator[tuple[grpc.aio.Channel, int]]:
+    """Gives a channel to a server of this kind, and the id of its process."""
     address = free_address()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--serve", kind, "--address", address, "--database-url", url,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        sys.executable, "-m", "benchmarks.bench_credits",
+        "--serve", kind, "--address", address, "--database-url", url,
+        cwd=Path(__file__).parent.parent,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    channel = connect(address, {"Count": START_LIMIT_S})
+    # As plain as can be: the client shall not be what bounds the figures.
+    channel = grpc.aio.insecure_channel(address)
     try:
-        await commits_of(channel, wait_for_ready=True)
-        yield channel
+        await asyncio.wait_for(channel.channel_ready(), START_LIMIT_S)
+        yield channel, process.pid
     finally:
         await channel.close()
         process.terminate()
         await asyncio.wait_for(process.wait(), START_LIMIT_S)
 
 
-async def commits_of(channel: grpc.aio.Channel, *, wait_for_ready: bool = False) -> int:
-    """Returns how many database transactions the server has committed."""
-    count = channel.unary_unary(
-        COUNT_METHOD,
-        request_serializer=wrappers_pb2.Int64Value.SerializeToString,
-        response_deserializer=wrappers_pb2.Int64Value.FromString,
-    )
-    answer = await count(wrappers_pb2.Int64Value(), wait_for_ready=wait_for_ready)
-    return int(answer.value)
+@contextlib.asynccontextmanager
+async def running_store(url: str) -> AsyncIterator[CreditsStore]:
+    """Gives a store in this process."""
+    database = open_database(url)
+    store = CreditsStore(database)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(store.run())
+            yield store
+            store.close()
+    finally:
+        await database.close()
 
 
-async def measure(
-    channel: grpc.aio.Channel, scenario: Scenario, figures: Figures, pairs: int, callers: int
-) -> None:
-    """Makes so many pairs of Reserve and Commit, by so many callers at once."""
-    stub: Any = credits_pb2_grpc.CreditsServiceStub(channel)
-    users = [f"user{number}" for number in range(scenario.accounts)]
-    if scenario.server != "nothing":
-        for first in range(0, len(users), 100):
-            await asyncio.gather(
-                *(
-                    invoke(stub.OpenAccount, credits_pb2.OpenAccountRequest(user_id=user))
-                    for user in users[first : first + 100]
-                )
-            )
-    numbers = iter(range(pairs))
-    prefix = f"{time.time_ns():x}"
+async def seed(url: str) -> None:
+    """Opens the accounts of all users."""
+    async with running_store(url) as store:
+        for first in range(0, USERS, SEEDED_AT_ONCE):
+            names = [f"user{number}" for number in range(first, first + SEEDED_AT_ONCE)]
+            await asyncio.gather(*(store.submit(OpenAccount(name, CREDITS_EACH)) for name in names))
 
-    async def timed(method: Any, request: Any) -> None:
-        began = time.perf_counter()
-        await method(request, timeout=DEADLINE_S)
-        figures.latencies_ms.append((time.perf_counter() - began) * 1000)
 
-    async def call() -> None:
+async def measure_in_process(url: str, calls: int, figures: Figures) -> None:
+    """Makes reservations on one account by the store itself."""
+    prefix, numbers = f"{time.time_ns():x}", iter(range(calls))
+
+    async def caller(store: CreditsStore) -> None:
         for number in numbers:
-            ids: dict[str, Any] = {
-                "user_id": users[number % len(users)],
-                "reservation_id": f"{prefix}-{number}",
-            }
-            await timed(stub.Reserve, credits_pb2.ReserveRequest(credits=20, **ids))
-            await timed(stub.Commit, credits_pb2.CommitRequest(**ids))
+            await store.submit(Reserve("user0", f"{prefix}-{number}", 20, timedelta(days=7)))
 
-    commits_before = await commits_of(channel)
-    began = time.perf_counter()
-    await asyncio.gather(*(call() for _ in range(callers)))
-    figures.calls_per_s.append(2 * pairs / (time.perf_counter() - began))
-    figures.calls += 2 * pairs
-    figures.database_commits += await commits_of(channel) - commits_before
+    async with running_store(url) as store:
+        began = time.perf_counter()
+        await asyncio.gather(*(caller(store) for _ in range(IN_PROCESS_CALLERS)))
+        figures.calls_per_s.append(calls / (time.perf_counter() - began))
+
+
+async def measure(kind: str, load: Load, figures: dict[str, Figures]) -> None:
+    """Measures all that is asked of one kind of server."""
+    match kind:
+        case "nothing":
+            await load.at_full(load.reserve(USERS), figures[NOTHING])
+        case "bare":
+            await load.at_full(load.reserve(USERS), figures[BARE])
+        case "grouped":
+            await load.at_full(load.reserve(USERS), figures[MANY])
+            await load.at_full(load.reserve(1, "one"), figures[ONE])
+            await load.at_full(load.commit(USERS), figures[COMMIT])
+            await load.at_full(load.get_balance(), figures[BALANCE])
+            half = figures[MANY].calls_per_s[-1] / 2
+            await load.at_rate(load.reserve(USERS, "half"), figures[HALF], half)
+        case "single":
+            await load.at_full(load.reserve(USERS), figures[CONTROL], SLOW_SHARE)
+            await load.at_full(load.reserve(1, "one"), figures[CONTROL_ONE], SLOW_SHARE)
+        case _:
+            raise ValueError(kind)
+
+
+async def benchmark(
+    urls: dict[str, str], arguments: argparse.Namespace, progress: Progress
+) -> Results:
+    """Takes all databases and servers in turns, `arguments.rounds` times."""
+    results: Results = {database: {row: Figures() for row in ROWS} for database in urls}
+    turns = [*itertools.product(range(arguments.rounds), urls.items(), [*SERVERS, "in process"])]
+    task = progress.add_task("opening accounts", total=len(turns))
+    for url in urls.values():
+        await seed(url)
+    for number, (database, url), kind in turns:
+        progress.update(task, description=f"round {number + 1}: {database}, {kind}")
+        figures = results[database]
+        if kind == "in process":
+            await measure_in_process(url, arguments.calls * 3, figures[IN_PROCESS])
+        else:
+            async with served(kind, url) as (channel, _):
+                load = Load(channel, arguments.calls, arguments.in_flight)
+                await load.at_full(load.get_balance(), Figures())  # Warms up.
+                await measure(kind, load, figures)
+        progress.advance(task)
+    return results
+
+
+async def watch_memory(
+    urls: dict[str, str], arguments: argparse.Namespace, console: Console
+) -> None:
+    """Prints the server's memory while it carries out many operations."""
+    for database, url in urls.items():
+        await seed(url)
+        async with served("grouped", url) as (channel, process):
+            load = Load(channel, arguments.operations // 40, arguments.in_flight)
+            for step in range(21):
+                console.print(
+                    f"{database:<10} {step * load.calls * 2:>9,} operations "
+                    f"{resident_mib(process):7.1f} MiB"
+                )
+                if step < 20:
+                    await load.at_full(load.reserve(USERS, str(step)), Figures())
+                    await load.at_full(load.commit(USERS, str(step)), Figures())
+
+
+def resident_mib(process: int) -> float:
+    """Returns the memory that a process holds."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextlib.contextmanager
-def databases(*, postgresql: bool) -> Iterator[dict[str, list[str]]]:
-    """Gives, for each kind of database, a migrated one for each scenario; all lose nothing."""
+def databases(*, postgresql: bool) -> Iterator[dict[str, str]]:
+    """Gives a migrated one of each kind; both lose nothing when the power goes."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="reelworks-benchmark-"))
-        urls = {"SQLite": [f"sqlite:///{folder}/{n}.sqlite3" for n in range(len(SCENARIOS))]}
+        urls = {"SQLite": f"sqlite:///{folder}/credits.sqlite3"}
         if postgresql:
             server = stack.enter_context(running_postgresql(fsync=True))
-            urls["PostgreSQL"] = [server.url(server.create_database()) for _ in SCENARIOS]
-        for url in (url for kind in urls.values() for url in kind):
+            urls["PostgreSQL"] = server.url(server.create_database())
+        for url in urls.values():
             migrate("credits", url)
         yield urls
 
 
-async def benchmark(
-    urls: dict[str, list[str]], arguments: argparse.Namespace, progress: Progress
-) -> list[Figures]:
-    """Runs all scenarios in turns, `arguments.rounds` times."""
-    results = {
-        (database, scenario.name): Figures(database, scenario.name)
-        for database in urls
-        for scenario in SCENARIOS
-    }
-    task = progress.add_task("starting", total=arguments.rounds * len(results))
-    for number in range(arguments.rounds):
-        for database, of_scenarios in urls.items():
-            for scenario, url in zip(SCENARIOS, of_scenarios, strict=True):
-                progress.update(
-                    task, description=f"round {number + 1}: {database}, {scenario.name}"
-                )
-                async with served(scenario.server, url) as channel:
-                    await measure(
-                        channel,
-                        scenario,
-                        results[database, scenario.name],
-                        int(arguments.pairs * scenario.share),
-                        arguments.callers,
-                    )
-                progress.advance(task)
-    return list(results.values())
-
-
-def show(results: list[Figures], console: Console) -> None:
-    """Prints the figures beside each other."""
-    table = Table(title="Reserve + Commit through gRPC", caption="commits: of SQL, for each call")
-    for heading in ("database", "accounts"):
+def show(results: Results, console: Console) -> None:
+    """Prints the figures beside each other, and the ratios that matter."""
+    table = Table(title="CreditsService", caption="of ceiling: of a call that does nothing")
+    for heading in ("database", "calls"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("calls/s", "of limit", "of 1,000", "p50 ms", "p99 ms", "commits"):
+    for heading in ("calls/s", "of ceiling", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right")
-    for figures in results:
-        limit, spread = (
-            next(f for f in results if (f.database, f.scenario) == (figures.database, s.name))
-            for s in (SCENARIOS[0], SCENARIOS[2])
-        )
-        table.add_row(
-            figures.database,
-            figures.scenario,
-            f"{figures.rate:,.0f}",
-            f"{figures.rate / limit.rate:.2f}",
-            f"{figures.rate / spread.rate:.2f}",
-            f"{figures.percentile_ms(50):.1f}",
-            f"{figures.percentile_ms(99):.0f}",
-            f"{figures.database_commits / figures.calls:.3f}",
-            end_section=figures.scenario == SCENARIOS[-1].name,
-        )
+    for database, rows in results.items():
+        for row, figures in rows.items():
+            latencies = [figures.percentile_ms(percent) for percent in (50, 99)]
+            table.add_row(
+                database,
+                row,
+                f"{figures.rate:,.0f}",
+                f"{figures.rate / rows[NOTHING].rate:.2f}",
+                *("" if latency is None else f"{latency:.1f}" for latency in latencies),
+                end_section=row == ROWS[-1],
+            )
     console.print(table)
+    for database, found in ratios(results).items():
+        console.print(f"{database}: " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
+    console.print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
 
 
-def as_json(results: list[Figures]) -> str:
+def ratios(results: Results) -> dict[str, dict[str, float]]:
+    """Returns medians of what each round came to, so that a slow minute weighs on both sides."""
+    pairs = {
+        "Reserve of ceiling": (MANY, NOTHING),
+        "one user of many": (ONE, MANY),
+        "Reserve of control": (MANY, CONTROL),
+        "one user of its control": (ONE, CONTROL_ONE),
+    }
+    return {
+        database: {
+            name: statistics.median(
+                x / y for x, y in zip(rows[over].calls_per_s, rows[under].calls_per_s, strict=True)
+            )
+            for name, (over, under) in pairs.items()
+        }
+        for database, rows in results.items()
+    }
+
+
+def as_json(results: Results) -> str:
     """Returns the figures for programs."""
-    return json.dumps(
-        [
-            {
-                **{k: v for k, v in asdict(f).items() if k != "latencies_ms"},
-                "p50_ms": f.percentile_ms(50),
-                "p99_ms": f.percentile_ms(99),
+    figures = {
+        database: {
+            row: {
+                "calls_per_s": figures.calls_per_s,
+                "p50_ms": figures.percentile_ms(50),
+                "p99_ms": figures.percentile_ms(99),
             }
-            for f in results
-        ],
-        indent=2,
-    )
+            for row, figures in rows.items()
+        }
+        for database, rows in results.items()
+    }
+    machine = {"load": os.getloadavg()[0], "processors": os.cpu_count()}
+    return json.dumps({"figures": figures, "ratios": ratios(results), "machine": machine}, indent=2)
 
 
 def main() -> None:
     """Measures, or serves what is measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--postgresql", action="store_true", help="measure on PostgreSQL too")
-    parser.add_argument("--pairs", type=int, default=2000, help="pairs of calls a round")
-    parser.add_argument("--callers", type=int, default=64, help="callers at once")
+    parser.add_argument("--calls", type=int, default=3000, help="calls of a kind in a round")
+    parser.add_argument("--in-flight", type=int, default=64, help="calls at once")
     parser.add_argument("--rounds", type=int, default=3, help="how often all are taken in turn")
     parser.add_argument("--json", action="store_true", help="print figures for programs")
+    parser.add_argument("--memory", action="store_true", help="watch the server's memory instead")
+    parser.add_argument("--operations", type=int, default=200_000, help="of --memory")
     for hidden in ("--serve", "--address", "--database-url"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -323,13 +372,14 @@ def main() -> None:
         uvloop.run(serve(arguments.serve, arguments.address, arguments.database_url))
         return
     # A pipe has no width of its own.
-    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 100)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with (
-        databases(postgresql=arguments.postgresql) as urls,
-        Progress(*columns, TimeElapsedColumn(), console=console) as progress,
-    ):
-        results = asyncio.run(benchmark(urls, arguments, progress))
+    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 110)
+    with databases(postgresql=arguments.postgresql) as urls:
+        if arguments.memory:
+            uvloop.run(watch_memory(urls, arguments, console))
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+            results = uvloop.run(benchmark(urls, arguments, progress))
     if arguments.json:
         print(as_json(results))
     else:
