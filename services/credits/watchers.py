@@ -81,7 +81,7 @@ class _Mailbox:
 
     async def take(self, stopping: asyncio.Event) -> AsyncIterator[Account]:
         """Yields what is put in, until `stopping` is set."""
-        stop = asyncio.create_task(stopping.wait())
+        stop = filled = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
                 self._filled.clear()
@@ -94,4 +94,5 @@ class _Mailbox:
                 await asyncio.wait((stop, filled), return_when=asyncio.FIRST_COMPLETED)
                 filled.cancel()
         finally:
+            filled.cancel()
             stop.cancel()

@@ -130,9 +130,8 @@ class Reconciler:
 
     async def _check_completed(self, now: datetime) -> None:
         """Looks whether the videos of the last day are paid, each once: a payment is for good."""
-        since = End(now - LOOK_BACK)
-        if self._checked is not None and self._checked.finished_at > since.finished_at:
-            since = self._checked
+        # However long credits was away, nothing that ended meanwhile is passed over.
+        since = self._checked or End(now - LOOK_BACK)
         for _ in range(PAGES_MAX):
             page = await self._history.completed(since, now - SETTLED, PAGE_SIZE)
             for generation in page:
