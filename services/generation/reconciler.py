@@ -75,8 +75,13 @@ class Reconciler:
         """
         now = await self._history.clock()
         before = now - timedelta(seconds=self._policy.age_s)
-        async for page in self._reservations.open_before(before):
-            await self._check_open(page, now)
+        try:
+            async for page in self._reservations.open_before(before):
+                await self._check_open(page, now)
+        except ServiceError:
+            # One half that cannot be read must not keep the other from being looked at.
+            await self._check_completed(now)
+            raise
         await self._check_completed(now)
 
     async def _repeat(self) -> None:
