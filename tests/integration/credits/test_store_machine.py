@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import initialize, run_state_machine_as_test
+from hypothesis.stateful import run_state_machine_as_test
 
-from services.credits.commands import Command, Commit, OpenAccount, Reserve
+from services.credits.commands import Command, Reserve
 from services.credits.ledger import Refused
 from services.credits.store import Answer, CreditsStore
 from services.runtime.database import Database, open_database
@@ -100,14 +100,6 @@ class StoreMachine(LedgerMachine):
                     assert expected == (SAME if answer.replayed else DONE), (command, answer)
                     assert (answer.account.available, answer.account.reserved) == balance
 
-    @initialize()
-    def open_one_account_and_reserve(self) -> None:
-        # One of each kind, or these shorter histories would hardly come to the rare refusals.
-        self.do(OpenAccount("a", 20))
-        for name, amount, hours in (("r1", 5, 3), ("r2", 5, 3), ("r3", 5, 1), ("r4", 20, 3)):
-            self.do(Reserve("a", name, amount, hours * HOUR))
-        self.do(Commit("a", "r1", 2))
-
     # The database's clock can be neither moved on nor back.
     let_time_pass = None  # type: ignore[assignment]
     set_the_clock_back = None  # type: ignore[assignment]
@@ -127,7 +119,8 @@ def test_random_histories_on_a_database_go_as_a_second_model_says(
     monkeypatch.setattr(StoreMachine, "ledger", ledger, raising=False)
     StoreMachine.occurred.clear()
 
-    # What is rare occurs in some rounds only; Hypothesis prints how to repeat a history that fails.
+    # What is rare occurs in some rounds only. Each must draw anew, which Hypothesis by itself does
+    # not do under CI; it prints the steps of a history that fails.
     for _ in range(ROUNDS_MAX):
         run_state_machine_as_test(
             StoreMachine,
@@ -136,6 +129,7 @@ def test_random_histories_on_a_database_go_as_a_second_model_says(
                 stateful_step_count=60,
                 deadline=None,
                 database=None,
+                derandomize=False,
                 suppress_health_check=list(HealthCheck),
             ),
         )

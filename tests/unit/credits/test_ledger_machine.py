@@ -238,10 +238,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def open_one_account_and_reserve(self) -> None:
-        # Else most histories have nothing to resolve.
+        # One of each kind, or most histories would hardly come to the rare refusals.
         self.do(OpenAccount("a", 20))
-        for number in range(3):
-            self.do(Reserve("a", f"r{number}", 5, 3 * HOUR))
+        for name, amount, hours in (("r1", 5, 3), ("r2", 5, 3), ("r3", 5, 1), ("r4", 20, 3)):
+            self.do(Reserve("a", name, amount, hours * HOUR))
+        self.do(Commit("a", "r1", 2))
 
     @rule(user=USERS)
     def open_account(self, user: str) -> None:
@@ -257,6 +258,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def fill_to_the_limit(self, user: str, request: str) -> None:
         if user in self.model.added and (room := self.model.room(user)):
             self.do(AddCredits(user, request, TransactionType.PURCHASE, room))
+
+    @precondition(lambda self: any(fate.spent > fate.given for fate in self.model.fates.values()))
+    @rule(data=st.data())
+    def reimburse_at_the_limit(self, data: st.DataObject) -> None:
+        spent = [key for key, fate in self.model.fates.items() if fate.spent > fate.given]
+        user, reservation = data.draw(st.sampled_from(sorted(spent)))
+        if room := self.model.room(user):
+            self.do(AddCredits(user, "q4", TransactionType.PURCHASE, room))
+        self.do(Reimburse(user, reservation, "q5", 1))
 
     @rule(user=USERS)
     def exceed_the_limit(self, user: str) -> None:
@@ -285,7 +295,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def expire(self, pick: int) -> None:
         self.do(Expire(*self.picked(pick)))
 
-    @rule(pick=PICKS, request=st.sampled_from(["q1", "q2"]), amount=st.sampled_from([1, 1, 2]))
+    @rule(pick=PICKS, request=st.sampled_from(["q1", "q2"]), amount=st.sampled_from([1, 1, 2, 21]))
     def reimburse(self, pick: int, request: str, amount: int) -> None:
         self.do(Reimburse(*self.picked(pick), request, amount))
 
@@ -367,7 +377,8 @@ def test_random_histories_go_as_a_second_model_says() -> None:
     LedgerMachine.occurred.clear()
     occurred = LedgerMachine.occurred
 
-    # What is rare occurs in some rounds only; Hypothesis prints how to repeat a history that fails.
+    # What is rare occurs in some rounds only. Each must draw anew, which Hypothesis by itself does
+    # not do under CI; it prints the steps of a history that fails.
     for _ in range(ROUNDS_MAX):
         run_state_machine_as_test(
             LedgerMachine,
@@ -376,6 +387,7 @@ def test_random_histories_go_as_a_second_model_says() -> None:
                 stateful_step_count=60,
                 deadline=None,
                 database=None,
+                derandomize=False,
                 suppress_health_check=list(HealthCheck),
             ),
         )
