@@ -40,7 +40,7 @@ format: setup ## Formats code and contracts.
 	cd protos && ../$(BIN)/buf format -w .
 
 bench-credits: setup ## Measures the ledger: one account against 10,000, and a call that does nothing.
-	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits --postgresql
+	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits
 
 mutants: setup ## Plants bugs in the ledger, one at a time, and shows which test catches each.
 	$(BIN)/python -m tests.mutants.run

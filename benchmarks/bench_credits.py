@@ -1,9 +1,10 @@
 """Measures the credits service: what the ledger costs a call, and what one hot account costs.
 
-Servers run in processes of their own, with real files and real fsyncs; this process is the client
-with 64 calls in flight. Servers and databases are taken in turns, round by round, since only the
-ratios of figures of one run on one machine mean much. The ceiling is a call that does nothing
-behind the same interceptors; the control is the same Reserve with a database transaction for each.
+Servers run in processes and on databases of their own, with real files and real fsyncs; this
+process is the client with 64 calls in flight. Servers and databases are taken in turns, round by
+round, since only the ratios of figures of one run on one machine mean much. The ceiling is a call
+that does nothing behind the same interceptors; the control is the same Reserve with a database
+transaction for each.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -42,7 +43,7 @@ from tests.serving import free_address
 USERS = 10_000
 CREDITS_EACH = 10**12
 DEADLINE_S = 60.0
-START_LIMIT_S = 20.0
+START_LIMIT_S = 60.0
 IN_PROCESS_CALLERS = 512
 SEEDED_AT_ONCE = 500
 
@@ -57,6 +58,11 @@ CONTROL_ONE = "control: Reserve, 1 user"
 HALF = f"Reserve at half load, {USERS:,} users"
 IN_PROCESS = "Reserve, 1 user, without gRPC"
 ROWS = (NOTHING, BARE, MANY, ONE, COMMIT, BALANCE, CONTROL, CONTROL_ONE, HALF, IN_PROCESS)
+IN_PROCESS_KIND = "in process"
+WITHOUT_DATABASE = ("nothing", "bare")
+"""Servers that never look into their database."""
+DATABASES = ("SQLite", "PostgreSQL")
+WARM_UP_SHARE = 0.2
 SLOW_SHARE = 0.25
 """The control is slow, and makes this part of the calls."""
 
@@ -82,6 +88,8 @@ class Figures:
 
 Results = dict[str, dict[str, Figures]]
 """By kind of database and kind of call."""
+Urls = dict[tuple[str, str], str]
+"""By kind of database and kind of server."""
 Call = Callable[[int], Awaitable[Any]]
 
 
@@ -233,34 +241,38 @@ async def measure(kind: str, load: Load, figures: dict[str, Figures]) -> None:
             raise ValueError(kind)
 
 
-async def benchmark(
-    urls: dict[str, str], arguments: argparse.Namespace, progress: Progress
-) -> Results:
+async def benchmark(urls: Urls, arguments: argparse.Namespace, progress: Progress) -> Results:
     """Takes all databases and servers in turns, `arguments.rounds` times."""
-    results: Results = {database: {row: Figures() for row in ROWS} for database in urls}
-    turns = [*itertools.product(range(arguments.rounds), urls.items(), [*SERVERS, "in process"])]
+    names = list(dict.fromkeys(database for database, _ in urls))
+    results: Results = {database: {row: Figures() for row in ROWS} for database in names}
+    turns = [*itertools.product(range(arguments.rounds), names, [*SERVERS, IN_PROCESS_KIND])]
     task = progress.add_task("opening accounts", total=len(turns))
-    for url in urls.values():
-        await seed(url)
-    for number, (database, url), kind in turns:
-        progress.update(task, description=f"round {number + 1}: {database}, {kind}")
-        figures = results[database]
-        if kind == "in process":
-            await measure_in_process(url, arguments.calls * 3, figures[IN_PROCESS])
-        else:
-            async with served(kind, url) as (channel, _):
+    for (_, kind), url in urls.items():
+        if kind not in WITHOUT_DATABASE:
+            await seed(url)
+    async with contextlib.AsyncExitStack() as stack:
+        # All at once and once for all, since starting one takes longer than a turn.
+        keys = [key for key in urls if key[1] != IN_PROCESS_KIND]
+        starting = [stack.enter_async_context(served(key[1], urls[key])) for key in keys]
+        channels = dict(zip(keys, await asyncio.gather(*starting), strict=True))
+        for number, database, kind in turns:
+            progress.update(task, description=f"round {number + 1}: {database}, {kind}")
+            figures = results[database]
+            if kind == IN_PROCESS_KIND:
+                url = urls[database, kind]
+                await measure_in_process(url, arguments.calls * 3, figures[IN_PROCESS])
+            else:
+                channel, _ = channels[database, kind]
                 load = Load(channel, arguments.calls, arguments.in_flight)
-                await load.at_full(load.get_balance(), Figures())  # Warms up.
+                await load.at_full(load.get_balance(), Figures(), WARM_UP_SHARE)
                 await measure(kind, load, figures)
-        progress.advance(task)
+            progress.advance(task)
     return results
 
 
-async def watch_memory(
-    urls: dict[str, str], arguments: argparse.Namespace, console: Console
-) -> None:
+async def watch_memory(urls: Urls, arguments: argparse.Namespace, console: Console) -> None:
     """Prints the server's memory while it carries out many operations."""
-    for database, url in urls.items():
+    for (database, _), url in urls.items():
         await seed(url)
         async with served("grouped", url) as (channel, process):
             load = Load(channel, arguments.operations // 40, arguments.in_flight)
@@ -281,14 +293,20 @@ def resident_mib(process: int) -> float:
 
 
 @contextlib.contextmanager
-def databases(*, postgresql: bool) -> Iterator[dict[str, str]]:
-    """Gives a migrated one of each kind; both lose nothing when the power goes."""
+def databases(names: Sequence[str], kinds: Sequence[str]) -> Iterator[Urls]:
+    """Gives a migrated one of each name for each kind of server; they survive a loss of power."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="reelworks-benchmark-"))
-        urls = {"SQLite": f"sqlite:///{folder}/credits.sqlite3"}
-        if postgresql:
-            server = stack.enter_context(running_postgresql(fsync=True))
-            urls["PostgreSQL"] = server.url(server.create_database())
+        urls: Urls = {}
+        for name in names:
+            match name:
+                case "SQLite":
+                    urls |= {(name, kind): f"sqlite:///{folder}/{kind}.sqlite3" for kind in kinds}
+                case "PostgreSQL":
+                    server = stack.enter_context(running_postgresql(fsync=True))
+                    urls |= {(name, kind): server.url(server.create_database()) for kind in kinds}
+                case _:
+                    raise ValueError(name)
         for url in urls.values():
             migrate("credits", url)
         yield urls
@@ -357,7 +375,9 @@ def as_json(results: Results) -> str:
 def main() -> None:
     """Measures, or serves what is measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--postgresql", action="store_true", help="measure on PostgreSQL too")
+    parser.add_argument(
+        "--databases", nargs="+", choices=DATABASES, default=DATABASES, help="kinds to measure on"
+    )
     parser.add_argument("--calls", type=int, default=3000, help="calls of a kind in a round")
     parser.add_argument("--in-flight", type=int, default=64, help="calls at once")
     parser.add_argument("--rounds", type=int, default=3, help="how often all are taken in turn")
@@ -373,7 +393,8 @@ def main() -> None:
         return
     # A pipe has no width of its own.
     console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 110)
-    with databases(postgresql=arguments.postgresql) as urls:
+    kinds = ["grouped"] if arguments.memory else [*SERVERS, IN_PROCESS_KIND]
+    with databases(arguments.databases, kinds) as urls:
         if arguments.memory:
             uvloop.run(watch_memory(urls, arguments, console))
             return

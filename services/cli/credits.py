@@ -1,15 +1,15 @@
 """`reelworks credits …`: accounts, their statements, and credits for them."""
 
-import contextlib
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.cli.export import write_csv
+from services.cli.lists import AllOption, Newest, page_size
 from services.cli.options import (
     JsonOption,
     RequestIdOption,
@@ -43,7 +43,6 @@ __all__ = [
 application = typer.Typer(help="Accounts and their credits.", no_args_is_help=True)
 
 LIMIT = 50
-PAGE_SIZE = 1000
 
 _COLUMNS = (
     Column("NO", is_number=True),
@@ -131,10 +130,9 @@ def transactions(
     user: UserOption = "demo",
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=1000, help=f"How many, newest first: {LIMIT} by default, all with --csv."
-        ),
+        typer.Option(min=1, help=f"How many, newest first: {LIMIT} by default, all with --csv."),
     ] = None,
+    everything: AllOption = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, for spreadsheets and imports.")
     ] = False,
@@ -148,15 +146,10 @@ def transactions(
     if as_csv and as_json:
         raise typer.BadParameter("is one form, --json another", param_hint="--csv")
     address = service_address("credits", var)
-    if as_csv:
-        run(_export(address, user, limit), user)
-        return
-    found = run(_transactions(address, user, limit or LIMIT), user)
-    if as_json:
-        for transaction in found:
-            print_json(transaction)
-    else:
-        print_transactions(found)
+    shown = limit or (None if as_csv else LIMIT)
+    if everything:
+        shown = None
+    run(_transactions(address, user, shown, as_csv=as_csv, as_json=as_json), user)
 
 
 def print_added(added: AddedCredits, key: str, *, as_json: bool) -> None:
@@ -218,24 +211,16 @@ async def _grant(
         return await client.add_credits(user_id, amount, kind, key, description)
 
 
-async def _transactions(address: str, user_id: str, limit: int) -> list[Transaction]:
-    return [transaction async for transaction in _statement(address, user_id, limit)]
-
-
-async def _export(address: str, user_id: str, limit: int | None) -> None:
-    async with contextlib.aclosing(_statement(address, user_id, limit)) as statement:
-        await write_csv(statement, sys.stdout)
-
-
-async def _statement(address: str, user_id: str, limit: int | None) -> AsyncGenerator[Transaction]:
-    """Yields the newest `limit` transactions of a user, all if it is None."""
-    left = limit
-    async with (
-        CreditsClient(address) as client,
-        contextlib.aclosing(client.transactions(user_id, limit or PAGE_SIZE)) as statement,
-    ):
-        async for transaction in statement:
-            yield transaction
-            left = None if left is None else left - 1
-            if left == 0:
-                return
+async def _transactions(
+    address: str, user_id: str, limit: int | None, *, as_csv: bool, as_json: bool
+) -> None:
+    async with CreditsClient(address) as client:
+        found = Newest(client.transactions(user_id, page_size(limit)), limit)
+        if as_csv:
+            await write_csv(aiter(found), sys.stdout)
+        elif as_json:
+            async for transaction in found:
+                print_json(transaction)
+        else:
+            print_transactions([transaction async for transaction in found])
+        found.note()

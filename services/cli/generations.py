@@ -1,12 +1,14 @@
 """`reelworks generations …`: what was asked for, and how far it is."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.cli.options import JsonOption, PageSizeOption, UserOption, VarOption, run
+from services.cli.lists import AllOption, LimitOption, Newest, page_size
+from services.cli.options import JsonOption, UserOption, VarOption, run
 from services.cli.output import Column, plain, print_json, print_line, print_table
 from services.cli.up_file import service_address
 from services.client.generations import Generation, GenerationClient, Status
@@ -34,7 +36,8 @@ def list_generations(
         str,
         typer.Option(help="Only those: queued, processing, completed, failed, or canceled."),
     ] = "",
-    limit: PageSizeOption = 50,
+    limit: LimitOption = 50,
+    everything: AllOption = False,
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
 ) -> None:
@@ -48,25 +51,8 @@ def list_generations(
         if wanted is Status.UNKNOWN:
             names = ", ".join(known.lower() for known in Status if known is not Status.UNKNOWN)
             raise typer.BadParameter(f"{status} is none of {names}", param_hint="--status")
-    found = run(_list(service_address("generation", var), user, limit, wanted), user)
-    if as_json:
-        for generation in found:
-            print_json(generation)
-        return
-    rows = [
-        (
-            generation.generation_id,
-            generation.created_at,
-            generation.status.lower(),
-            f"{generation.progress_percent} %",
-            generation.model,
-            generation.resolution,
-            generation.charged_credits,
-            generation.prompt,
-        )
-        for generation in found
-    ]
-    print_table(_COLUMNS, rows)
+    address, shown = service_address("generation", var), None if everything else limit
+    run(_list(address, user, shown, wanted, as_json=as_json), user)
 
 
 @application.command()
@@ -97,10 +83,30 @@ def print_generation(generation: Generation) -> None:
             print_line(f"{field.name.replace('_', ' '):<17} {plain(value)}")
 
 
-async def _list(address: str, user_id: str, limit: int, status: Status | None) -> list[Generation]:
+async def _list(
+    address: str, user_id: str, limit: int | None, status: Status | None, *, as_json: bool
+) -> None:
     async with GenerationClient(address) as client:
-        page = await client.list(user_id, limit, status=status)
-        return list(page.generations)
+        found = Newest(client.history(user_id, page_size(limit), status=status), limit)
+        if as_json:
+            async for generation in found:
+                print_json(generation)
+        else:
+            print_table(_COLUMNS, [_row_of(generation) async for generation in found])
+        found.note()
+
+
+def _row_of(generation: Generation) -> Sequence[object]:
+    return (
+        generation.generation_id,
+        generation.created_at,
+        generation.status.lower(),
+        f"{generation.progress_percent} %",
+        generation.model,
+        generation.resolution,
+        generation.charged_credits,
+        generation.prompt,
+    )
 
 
 async def _get(address: str, user_id: str, generation_id: str) -> Generation:

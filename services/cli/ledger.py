@@ -1,6 +1,7 @@
 """`reelworks credits …` for operators: proofs, corrections, and what is set aside."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +9,10 @@ from typing import Annotated
 import typer
 
 from services.cli.credits import print_added, print_balance, print_transactions
+from services.cli.lists import AllOption, LimitOption, Newest, page_size
 from services.cli.options import (
     FailureExit,
     JsonOption,
-    PageSizeOption,
     RequestIdOption,
     UserOption,
     VarOption,
@@ -166,7 +167,8 @@ def reservations(
     older_than: Annotated[
         str, typer.Option(help="Only those made longer ago: 90s, 30m, 1h, 2d.")
     ] = "",
-    limit: PageSizeOption = 50,
+    limit: LimitOption = 50,
+    everything: AllOption = False,
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
 ) -> None:
@@ -183,28 +185,8 @@ def reservations(
     created_before = None
     if older_than:
         created_before = datetime.now(UTC) - parse_age(older_than)
-    address = service_address("credits", var)
-    found = run(_reservations(address, user, limit, wanted, created_before), user)
-    if as_json:
-        for reservation in found:
-            print_json(reservation)
-        return
-    rows = [
-        (
-            reservation.reservation_id,
-            reservation.user_id,
-            reservation.created_at,
-            reservation.state.lower(),
-            reservation.credits,
-            reservation.committed_credits,
-            reservation.reimbursed_credits,
-            reservation.expires_at,
-            reservation.resolved_at,
-            reservation.description,
-        )
-        for reservation in found
-    ]
-    print_table(_RESERVATION_COLUMNS, rows)
+    address, shown = service_address("credits", var), None if everything else limit
+    run(_list_reservations(address, user, shown, wanted, created_before, as_json=as_json), user)
 
 
 def parse_age(text: str) -> timedelta:
@@ -237,15 +219,41 @@ async def _reimburse(
         return await client.reimburse(user_id, reservation_id, amount, key, reason)
 
 
-async def _reservations(
+async def _list_reservations(
     address: str,
     user_id: str,
-    limit: int,
+    limit: int | None,
     state: ReservationState | None,
     created_before: datetime | None,
-) -> list[Reservation]:
+    *,
+    as_json: bool,
+) -> None:
     async with CreditsClient(address) as client:
-        page = await client.list_reservations(
-            user_id, limit, state=state, created_before=created_before
+        found = Newest(
+            client.reservations(
+                user_id, page_size(limit), state=state, created_before=created_before
+            ),
+            limit,
         )
-        return list(page.reservations)
+        if as_json:
+            async for reservation in found:
+                print_json(reservation)
+        else:
+            rows = [_row_of(reservation) async for reservation in found]
+            print_table(_RESERVATION_COLUMNS, rows)
+        found.note()
+
+
+def _row_of(reservation: Reservation) -> Sequence[object]:
+    return (
+        reservation.reservation_id,
+        reservation.user_id,
+        reservation.created_at,
+        reservation.state.lower(),
+        reservation.credits,
+        reservation.committed_credits,
+        reservation.reimbursed_credits,
+        reservation.expires_at,
+        reservation.resolved_at,
+        reservation.description,
+    )

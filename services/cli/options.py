@@ -15,7 +15,6 @@ from services.runtime.errors import ServiceError
 __all__ = [
     "FailureExit",
     "JsonOption",
-    "PageSizeOption",
     "RequestIdOption",
     "UserOption",
     "VarOption",
@@ -38,9 +37,6 @@ VarOption = Annotated[
 ]
 UserOption = Annotated[str, typer.Option("--user", help="Whose account.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-PageSizeOption = Annotated[
-    int, typer.Option("--limit", min=1, max=1000, help="How many, newest first.")
-]
 RequestIdOption = Annotated[
     str,
     typer.Option(help="Key of the call: with the same one, credits move once. Else a new one."),

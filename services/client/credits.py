@@ -190,6 +190,26 @@ class CreditsClient(Connection):
             response.next_page_token,
         )
 
+    async def reservations(
+        self,
+        user_id: str = "",
+        page_size: int = 0,
+        *,
+        state: ReservationState | None = None,
+        created_before: datetime | None = None,
+    ) -> AsyncGenerator[Reservation]:
+        """Yields reservations, newest first, asking for pages as they are used."""
+        page_token = ""
+        while True:
+            page = await self.list_reservations(
+                user_id, page_size, page_token, state=state, created_before=created_before
+            )
+            for reservation in page.reservations:
+                yield reservation
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
     async def list_transactions(
         self, user_id: str, page_size: int = 0, page_token: str = "", *, after_version: int = 0
     ) -> TransactionPage:

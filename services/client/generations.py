@@ -277,6 +277,24 @@ class GenerationClient(Connection):
             response.next_page_token,
         )
 
+    async def history(
+        self,
+        user_id: str,
+        page_size: int = 0,
+        *,
+        status: Status | None = None,
+        kind: Kind | None = None,
+    ) -> AsyncGenerator[Generation]:
+        """Yields a user's history, newest first, asking for pages as they are used."""
+        page_token = ""
+        while True:
+            page = await self.list(user_id, page_size, page_token, status=status, kind=kind)
+            for generation in page.generations:
+                yield generation
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
     async def watch(
         self,
         user_id: str,

@@ -12,6 +12,8 @@ from services.credits.records import Account, Reservation, ReservationState, Tra
 from services.credits.rows import account_of, reservation_of, transaction_of
 from services.credits.tables import accounts, reservations, transactions
 from services.runtime.database import Database, read_clock
+from services.runtime.group_read import GroupRead
+from services.runtime.rowset import GivenRows
 
 __all__ = ["LedgerReads", "ReservationPlace"]
 
@@ -36,11 +38,19 @@ class LedgerReads:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # In a parameter, or the statement's text would depend on how many there are.
+        self._wanted = GivenRows([accounts.c.user_id], database.reader.dialect)
+        self._select_wanted = select(accounts).where(
+            accounts.c.user_id.in_(select(self._wanted.table.c.user_id))
+        )
+        self._accounts = GroupRead[str, Account](self._accounts_by_user)
 
     async def find_account(self, user_id: str) -> Account | None:
-        """Returns the account of a user; None if it was never opened."""
-        rows = await self._read(select(accounts).where(accounts.c.user_id == user_id))
-        return account_of(rows[0]) if rows else None
+        """Returns the account of a user; None if it was never opened.
+
+        Raises Overloaded when too many wait.
+        """
+        return await self._accounts.find(user_id)
 
     async def find_accounts(self, user_ids: Collection[str]) -> list[Account]:
         """Returns the accounts of some users, as far as they were opened."""
@@ -48,8 +58,7 @@ class LedgerReads:
         wanted = sorted(user_ids)
         for start in range(0, len(wanted), ACCOUNTS_PER_STATEMENT):
             some = wanted[start : start + ACCOUNTS_PER_STATEMENT]
-            rows = await self._read(select(accounts).where(accounts.c.user_id.in_(some)))
-            found += map(account_of, rows)
+            found += (await self._accounts_by_user(some)).values()
         return found
 
     async def find_reservation(self, user_id: str, reservation_id: str) -> Books:
@@ -134,6 +143,13 @@ class LedgerReads:
                 statement.where(columns.expires_at <= now).limit(limit)
             )
             return [ReservationPlace(*row) for row in found]
+
+    async def _accounts_by_user(self, user_ids: Collection[str]) -> dict[str, Account]:
+        parameters = self._wanted.parameters([(user_id,) for user_id in user_ids])
+        async with self._database.read() as connection:
+            rows = await connection.execute(self._select_wanted, parameters)
+            # The fields of an account are those of its table, in their order.
+            return {row.user_id: Account(*row) for row in rows}
 
     async def _read(self, statement: Select[Any]) -> Sequence[RowMapping]:
         """Returns all rows of one statement, which sees one moment."""

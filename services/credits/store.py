@@ -4,12 +4,12 @@ A user's rows are written only under the lock of the account, and accounts are l
 of their ids, so batches of several processes never deadlock.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.credits.commands import Command, OpenAccount, key_of, reservation_id_of
@@ -21,10 +21,10 @@ from services.credits.records import (
     Transaction,
     TransactionType,
 )
-from services.credits.statements import BatchStatements, batch_statements
+from services.credits.statements import BatchStatements, RowsStatement, batch_statements
+from services.credits.tables import accounts, reservations, transactions
 from services.runtime.database import Database, read_clock
 from services.runtime.group_commit import GroupCommit
-from services.runtime.rowset import row_parameter
 
 __all__ = ["Answer", "CreditsStore", "Done"]
 
@@ -32,6 +32,11 @@ BATCH_MAX = 256
 _PLACEHOLDER_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _Key: TypeAlias = tuple[str, str]
 """A user's id, and the id of something of theirs."""
+_Rows: TypeAlias = Sequence[Sequence[object]]
+# The fields of a record are named as the columns of its table, and in their order.
+_account_row = attrgetter(*accounts.c.keys())
+_reservation_row = attrgetter(*reservations.c.keys())
+_transaction_row = attrgetter(*transactions.c.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +128,12 @@ class _Work:
 
 
 async def _write_batch(connection: AsyncConnection, commands: Sequence[Command]) -> list[Answer]:
-    """Decides the commands in order and writes what they move, in about eight statements.
+    """Decides the commands in order and writes what they move, in about six statements.
 
     A command that cannot be decided, which is a defect, fails the batch; its neighbours are then
     tried without it.
     """
     batch = _Batch(connection, batch_statements(connection.dialect))
-    await batch.begin()
     opened = await batch.insert_placeholders(commands)
     locked = await batch.lock_accounts(commands)
     # After the locks: whoever held them before has written earlier times than this.
@@ -152,11 +156,6 @@ class _Batch:
     connection: AsyncConnection
     statements: BatchStatements
 
-    async def begin(self) -> None:
-        """Prepares the database transaction."""
-        if self.statements.plan_by_keys is not None:
-            await self.connection.execute(self.statements.plan_by_keys)
-
     async def insert_placeholders(self, commands: Sequence[Command]) -> frozenset[str]:
         """Inserts rows for accounts to be opened, since a row that is not there cannot be locked.
 
@@ -165,24 +164,16 @@ class _Batch:
         """
         users = {command.user_id for command in commands if isinstance(command, OpenAccount)}
         rows = [
-            {
-                "user_id": user_id,
-                "available": 0,
-                "reserved": 0,
-                "version": 0,
-                "created_at": _PLACEHOLDER_TIME,
-                "updated_at": _PLACEHOLDER_TIME,
-            }
-            for user_id in sorted(users)
+            (user_id, 0, 0, 0, _PLACEHOLDER_TIME, _PLACEHOLDER_TIME) for user_id in sorted(users)
         ]
-        inserted = await self._execute(self.statements.insert_placeholders, rows)
+        inserted = await self._select(self.statements.insert_placeholders, rows)
         return frozenset(user_id for (user_id,) in inserted)
 
     async def lock_accounts(self, commands: Sequence[Command]) -> list[Account]:
         """Returns the accounts that the commands name, as far as they exist, locked."""
         users = {command.user_id for command in commands}
-        rows = [{"user_id": user_id} for user_id in users]
-        return [Account(*row) for row in await self._execute(self.statements.lock_accounts, rows)]
+        rows = [(user_id,) for user_id in users]
+        return [Account(*row) for row in await self._select(self.statements.lock_accounts, rows)]
 
     async def load_reservations(self, commands: Sequence[Command]) -> dict[_Key, Reservation]:
         """Returns the reservations that the commands name, as far as they exist."""
@@ -191,8 +182,7 @@ class _Batch:
             for command in commands
             if (reservation_id := reservation_id_of(command)) is not None
         }
-        rows = [{"user_id": user_id, "reservation_id": id_} for user_id, id_ in wanted]
-        found = await self._execute(self.statements.load_reservations, rows)
+        found = await self._select(self.statements.load_reservations, list(wanted))
         values = [Reservation(*row) for row in found]
         return {
             (value.user_id, value.reservation_id): replace(
@@ -206,8 +196,7 @@ class _Batch:
         wanted = {
             (command.user_id, key) for command in commands if (key := key_of(command)) is not None
         }
-        rows = [{"user_id": user_id, "key": key} for user_id, key in wanted]
-        found = await self._execute(self.statements.load_transactions, rows)
+        found = await self._select(self.statements.load_transactions, list(wanted))
         values = [Transaction(*row) for row in found]
         return {
             (value.user_id, value.key): replace(value, type=TransactionType(value.type))
@@ -217,45 +206,54 @@ class _Batch:
     async def write(self, loaded: _Work, work: _Work) -> None:
         """Writes what differs between `loaded` and `work`."""
         moved = [
-            _to_row(account) | {"version_before": before.version if before is not None else 0}
+            (*_account_row(account), before.version if before is not None else 0)
             for user_id, account in work.accounts.items()
             if account is not (before := loaded.accounts.get(user_id))
         ]
-        if len(await self._execute(self.statements.update_accounts, moved)) != len(moved):
-            # The locks rule that out; were it to happen, a movement of somebody else's would be
-            # overwritten.
-            raise AssertionError("an account was changed although it is locked")
         made = [
-            _to_row(value)
+            _reservation_row(value)
             for key, value in work.reservations.items()
             if key not in loaded.reservations
         ]
-        await self._execute(self.statements.insert_reservations, made)
         resolved = [
-            _to_row(value)
+            _reservation_row(value)
             for key, value in work.reservations.items()
             if key in loaded.reservations and value is not loaded.reservations[key]
         ]
-        if len(await self._execute(self.statements.update_reservations, resolved)) != len(resolved):
-            raise AssertionError("a reservation is gone although its account is locked")
         written = [
-            _to_row(value)
+            _transaction_row(value)
             for key, value in work.transactions.items()
             if key not in loaded.transactions
         ]
-        await self._execute(self.statements.insert_transactions, written)
+        changes = [moved, made, resolved, written]
+        if await self._change(changes) != [len(rows) for rows in changes]:
+            # The locks rule that out; were it to happen, a movement of somebody else's would be
+            # overwritten.
+            raise AssertionError("an account or a reservation was changed although it is locked")
 
-    async def _execute(
-        self, statement: Executable, rows: Sequence[Mapping[str, object]]
-    ) -> Sequence[Any]:
-        """Executes a statement with these rows, if there are any, and returns what it gives."""
+    async def _change(self, changes: Sequence[_Rows]) -> list[int]:
+        """Executes the statements of `changes`, and returns how many rows each has changed."""
+        if not any(changes):
+            return [0 for _ in changes]
+        given = list(zip(self.statements.changes, changes, strict=True))
+        if self.statements.changes_at_once is not None:
+            parameters: dict[str, object] = {}
+            for each, rows in given:
+                parameters |= each.given.parameters(rows)
+            result = await self.connection.execute(self.statements.changes_at_once, parameters)
+            return list(result.one())
+        return [await self._change_one(each, rows) for each, rows in given]
+
+    async def _change_one(self, change: RowsStatement, rows: _Rows) -> int:
+        if not rows:
+            return 0
+        parameters = change.given.parameters(rows)
+        return (await self.connection.execute(change.statement, parameters)).rowcount
+
+    async def _select(self, wanted: RowsStatement, rows: _Rows) -> Sequence[Any]:
+        """Returns what a statement gives for these rows, if there are any."""
         if not rows:
             return ()
-        parameter = row_parameter(rows, self.connection.dialect)
-        result = await self.connection.execute(statement, parameter)
-        return result.all() if result.returns_rows else ()
-
-
-def _to_row(record: Account | Reservation | Transaction) -> dict[str, object]:
-    """Returns the fields of a record, which are named as the columns of its table."""
-    return {name: getattr(record, name) for name in record.__slots__}
+        return (
+            await self.connection.execute(wanted.statement, wanted.given.parameters(rows))
+        ).all()

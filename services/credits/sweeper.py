@@ -49,6 +49,8 @@ class Sweeper:
                     logger.info("reservations expired", reservations=expired)
             except ServiceError as error:
                 logger.warning("reservations not swept", reason=error.reason)
+            except Exception:  # A defect here must not stop the calls that are answered meanwhile.
+                logger.exception("reservations not swept")
             pause_s = self._interval_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  Jitter.
             try:
                 async with asyncio.timeout(pause_s):

@@ -44,6 +44,8 @@ accounts = Table(
     **SQLITE_TABLE,
 )
 
+_BY_AGE = ("created_at", "reservation_id", "user_id")
+
 reservations = Table(
     "reservations",
     metadata,
@@ -83,6 +85,14 @@ reservations = Table(
     # With the ids, or PostgreSQL may take it for one as good as the primary key, and find a
     # reservation by reading all of its user's.
     Index("ix_reservations_user_id_created_at", "user_id", "created_at", "reservation_id"),
+    # Those of all users by age, and among them the open ones, which are few.
+    Index("ix_reservations_created_at", *_BY_AGE),
+    Index(
+        "ix_reservations_open",
+        *_BY_AGE,
+        sqlite_where=text("state = 'RESERVED'"),
+        postgresql_where=text("state = 'RESERVED'"),
+    ),
     comment="Credits set aside, and what became of them.",
     **SQLITE_TABLE,
 )

@@ -12,6 +12,8 @@ from services.runtime.telemetry import get_logger
 __all__ = ["BalanceWatchers"]
 
 REFRESH_S = 1.0
+TROUBLE_PAUSE_S = 10.0
+"""After an error that nobody expected, so that its stacks do not fill the log."""
 
 logger = get_logger(__name__)
 
@@ -52,14 +54,18 @@ class BalanceWatchers:
     async def run(self) -> None:
         """Finds what other processes wrote, by one query a second for all watched users."""
         while not self._stopping.is_set():
+            pause_s = REFRESH_S
             try:
                 for account in await self._reads.find_accounts(set(self._mailboxes)):
                     self.publish(account)
             except ServiceError as error:
                 # What is missed meanwhile is found afterwards: a balance holds all that led to it.
                 logger.warning("balances not read", reason=error.reason)
+            except Exception:  # A defect here must not stop the calls that are answered meanwhile.
+                logger.exception("balances not read")
+                pause_s = TROUBLE_PAUSE_S
             try:
-                async with asyncio.timeout(REFRESH_S):
+                async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
             except TimeoutError:
                 pass

@@ -11,6 +11,7 @@ from reelworks.generation.v1 import (
 )
 
 from services.generation.archive import Archive
+from services.generation.bookmark import Bookmark
 from services.generation.catalog import Catalog, load_catalog
 from services.generation.claims import Claims
 from services.generation.history import History
@@ -108,7 +109,12 @@ class _Parts:
             settings.grace_s,
         )
         self._reconciler = Reconciler(
-            history, Reservations(credits_stub), settlement, settings.reconcile_policy, stopping
+            history,
+            Bookmark(database),
+            Reservations(credits_stub),
+            settlement,
+            settings.reconcile_policy,
+            stopping,
         )
         generations = GenerationServicer(
             self._store,
@@ -119,28 +125,10 @@ class _Parts:
             self._shielded,
             Links(archive.link),
         )
-        events = PredictionEventServicer(self._store)
         self._server = Server(
             settings=settings,
             domain=DOMAIN,
-            services=[
-                ServedService(
-                    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
-                    lambda server: generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-                        generations, server
-                    ),
-                ),
-                ServedService(
-                    prediction_event_pb2.DESCRIPTOR.services_by_name[
-                        "PredictionEventService"
-                    ].full_name,
-                    lambda server: (
-                        prediction_event_pb2_grpc.add_PredictionEventServiceServicer_to_server(
-                            events, server
-                        )
-                    ),
-                ),
-            ],
+            services=_services(generations, PredictionEventServicer(self._store)),
             leave=leave,
             stopping=stopping,
             checks=checks(),
@@ -163,6 +151,25 @@ class _Parts:
     def _changed(self, generation: Generation) -> None:
         self._watchers.publish(generation)
         self._worker.wake()
+
+
+def _services(
+    generations: GenerationServicer, events: PredictionEventServicer
+) -> list[ServedService]:
+    return [
+        ServedService(
+            generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
+            lambda server: generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+                generations, server
+            ),
+        ),
+        ServedService(
+            prediction_event_pb2.DESCRIPTOR.services_by_name["PredictionEventService"].full_name,
+            lambda server: prediction_event_pb2_grpc.add_PredictionEventServiceServicer_to_server(
+                events, server
+            ),
+        ),
+    ]
 
 
 def _read_key(settings: GenerationSettings) -> bytes:

@@ -223,8 +223,12 @@ async def _write_gate(connection: AsyncConnection, gate: Gate) -> None:
 
 
 async def _count(connection: AsyncConnection, *stages: Stage) -> int:
+    """Returns how many generations are in these stages, which are some of those in flight."""
     counted = await connection.execute(
-        select(func.count()).select_from(tables.generations).where(in_stage(*stages))
+        select(func.count())
+        .select_from(tables.generations)
+        # SQLite sees that an index fits only where its condition stands as it is.
+        .where(in_stage(*_IN_FLIGHT), in_stage(*stages))
     )
     number: int = counted.scalar_one()
     return number

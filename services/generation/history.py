@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, tuple_
+from sqlalchemy import Column, ColumnElement, TextClause, and_, or_, select, text, tuple_
 
 from services.generation import tables
 from services.generation.rows import generation_of
 from services.generation.state import Generation, Kind, Stage, Status, status_of
 from services.runtime.database import Database, read_clock
 
-__all__ = ["PAGE_ROWS", "Cursor", "End", "History"]
+__all__ = ["PAGE_ROWS", "Cursor", "History", "Place"]
 
 PAGE_ROWS = 200
 UNFINISHED_MAX = 1000
@@ -27,10 +28,10 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """The place of a generation among all that have ended, oldest first."""
+class Place:
+    """The place of a generation among those of all users, in order of one of its times."""
 
-    finished_at: datetime
+    moment: datetime
     generation_id: str = ""
 
 
@@ -135,25 +136,58 @@ class History:
         found = await self._select(columns.generation_id.in_(sorted(generation_ids)))
         return {generation.generation_id: generation for generation in found}
 
-    async def completed(self, after: End, until: datetime, limit: int) -> list[Generation]:
-        """Returns the generations of all users that were completed behind `after`, oldest first."""
+    def ended(self, after: Place, until: datetime, limit: int) -> AsyncIterator[Generation]:
+        """Yields generations that have ended behind `after`, by `until`, those longest ago first.
+
+        Refused ones are left out: they never had anything to settle.
+        """
+        column = tables.generations.c.finished_at
+        return self._oldest_first(column, limit, text(tables.SETTLED), column <= until, after=after)
+
+    def parked(self, limit: int) -> AsyncIterator[Generation]:
+        """Yields generations that wait for an operator, those that have waited longest first."""
+        return self._oldest_first(
+            tables.generations.c.stage_since, limit, tables.in_stage(Stage.PARKED)
+        )
+
+    def overdue(self, deadline_until: datetime, limit: int) -> AsyncIterator[Generation]:
+        """Yields generations under way whose deadline was by `deadline_until`, oldest first."""
         columns = tables.generations.c
-        place = (columns.finished_at, columns.generation_id)
-        behind = tuple_(
-            after.finished_at, after.generation_id, types=[column.type for column in place]
+        return self._oldest_first(
+            columns.deadline_at,
+            limit,
+            # The index of what is due holds all that is under way, and nothing else.
+            columns.due_at.is_not(None),
+            columns.deadline_at <= deadline_until,
         )
-        return await self._select(
-            tables.in_stage(Stage.COMPLETED),
-            tuple_(*place) > behind,
-            columns.finished_at <= until,
-            order=place,
-            limit=limit,
-        )
+
+    async def _oldest_first(
+        self,
+        moment: Column[datetime],
+        limit: int,
+        *conditions: ColumnElement[bool] | TextClause,
+        after: Place | None = None,
+    ) -> AsyncIterator[Generation]:
+        """Yields at most `limit` generations of all users by one of their times, page by page."""
+        order: Sequence[Column[Any]] = (moment, tables.generations.c.generation_id)
+        while limit > 0:
+            behind = []
+            if after is not None:
+                place = (after.moment, after.generation_id)
+                behind = [tuple_(*order) > tuple_(*place, types=[c.type for c in order])]
+            size = min(limit, PAGE_ROWS)
+            page = await self._select(*conditions, *behind, order=order, limit=size)
+            for generation in page:
+                yield generation
+            if len(page) < size:
+                return
+            limit -= size
+            after = Place(getattr(page[-1], moment.key), page[-1].generation_id)
 
     async def _select(
         self,
-        *conditions: ColumnElement[bool],
-        order: Sequence[ColumnElement[object]] = (),
+        *conditions: ColumnElement[bool] | TextClause,
+        order: Sequence[ColumnElement[Any]] = (),
         limit: int | None = None,
     ) -> list[Generation]:
         async with self._database.read() as connection:

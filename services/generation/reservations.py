@@ -66,4 +66,5 @@ def _reservation(message: credits_pb2.Reservation) -> Reservation:
         reservation_id=message.reservation_id,
         state=state,
         committed_credits=message.committed_credits,
+        reimbursed_credits=message.reimbursed_credits,
     )

@@ -25,7 +25,9 @@ from services.runtime.database import (
 )
 
 __all__ = [
+    "SETTLED",
     "attempts",
+    "bookmarks",
     "gates",
     "generations",
     "in_stage",
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 metadata = new_metadata()
+
+SETTLED = "finished_at IS NOT NULL AND stage <> 'REJECTED'"
+"""What holds of generations that have ended, but for those that never had anything to settle."""
 
 
 def _one_of(column: str, values: type[Kind] | type[Stage] | type[FailureCode]) -> str:
@@ -125,11 +130,18 @@ generations = Table(
         sqlite_where=text("stage IN ('SUBMITTING', 'RUNNING', 'CANCELING')"),
     ),
     Index(
-        "ix_generations_completed",
+        "ix_generations_ended",
         "finished_at",
         "generation_id",
-        postgresql_where=text("stage = 'COMPLETED'"),
-        sqlite_where=text("stage = 'COMPLETED'"),
+        postgresql_where=text(SETTLED),
+        sqlite_where=text(SETTLED),
+    ),
+    Index(
+        "ix_generations_parked",
+        "stage_since",
+        "generation_id",
+        postgresql_where=text("stage = 'PARKED'"),
+        sqlite_where=text("stage = 'PARKED'"),
     ),
     Index("ix_generations_history", "user_id", "created_at", "generation_id"),
     Index("ix_generations_updates", "user_id", "updated_at"),
@@ -203,6 +215,14 @@ gates = Table(
     **SQLITE_TABLE,
 )
 
+bookmarks = Table(
+    "bookmarks",
+    metadata,
+    Column("name", Key, primary_key=True, comment="ended."),
+    Column("moment", Instant, nullable=False, comment="All up to it was looked at."),
+    **SQLITE_TABLE,
+)
+
 transitions = Table(
     "transitions",
     metadata,
@@ -220,6 +240,8 @@ def in_stage(*stages: Stage) -> ColumnElement[bool]:
     """Returns the condition on a stage with its values written out.
 
     A planner cannot tell that a bound value fits an index of some stages only, and would read every
-    generation that ever was.
+    generation that ever was. Nor can SQLite that IN with one value is what an index calls equal.
     """
-    return generations.c.stage.in_([literal_column(f"'{stage.value}'") for stage in stages])
+    values: list[ColumnElement[str]] = [literal_column(f"'{stage.value}'") for stage in stages]
+    column = generations.c.stage
+    return column == values[0] if len(values) == 1 else column.in_(values)

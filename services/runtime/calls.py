@@ -82,15 +82,23 @@ class _Interceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, around: _Around) -> None:
         self._around = around
+        self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Returns the handler of a call, wrapped."""
-        handler = await continuation(details)
-        if handler is None or details.method.startswith("/grpc."):
-            return handler
+        # gRPC has one handler for each method, which needs to be wrapped but once.
+        wrapped = self._wrapped.get(details.method)
+        if wrapped is None:
+            handler = await continuation(details)
+            if handler is None or details.method.startswith("/grpc."):
+                return handler
+            wrapped = self._wrapped[details.method] = self._wrap(handler, details.method)
+        return wrapped
+
+    def _wrap(self, handler: Any, method: str) -> Any:
         if handler.unary_unary:
-            return handler._replace(unary_unary=self._unary(handler.unary_unary, details.method))
-        return handler._replace(unary_stream=self._stream(handler.unary_stream, details.method))
+            return handler._replace(unary_unary=self._unary(handler.unary_unary, method))
+        return handler._replace(unary_stream=self._stream(handler.unary_stream, method))
 
     def _unary(self, inner: Any, method: str) -> Any:
         @functools.wraps(inner)

@@ -57,6 +57,9 @@ CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 BUSY_TIMEOUT_MS = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Writers find rows by their keys. The planner cannot tell how many rows a parameter holds, keeps a
+# plan that it made for an empty table, and would read whole tables for a few rows.
+_PLAN_BY_KEYS = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off"}
 
 
 # A STRICT table of SQLite takes only its own names of types; its INTEGER has 64 bits, its REAL too.
@@ -242,8 +245,24 @@ def open_database(url: str, *, patient: bool = False) -> Database:
     parsed = _parse_or_exit(url)
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed)
-    engine = create_async_engine(
-        parsed,
+    return Database(
+        writer=_postgresql_engine(parsed, patient=patient, **({} if patient else _PLAN_BY_KEYS)),
+        reader=_postgresql_engine(parsed, patient=patient),
+        lock=None,
+    )
+
+
+async def read_clock(connection: AsyncConnection) -> datetime:
+    """Returns the database's time as it is now, not as it was when its transaction began."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)  # SQLite runs in this process and has no other clock.
+    moment: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return moment
+
+
+def _postgresql_engine(url: URL, *, patient: bool, **server_settings: str) -> AsyncEngine:
+    return create_async_engine(
+        url,
         pool_size=POOL_CONNECTIONS,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
@@ -258,18 +277,10 @@ def open_database(url: str, *, patient: bool = False) -> Database:
                 "lock_timeout": "0" if patient else "5s",
                 "synchronous_commit": "on",
                 "timezone": "UTC",
+                **server_settings,
             },
         },
     )
-    return Database(writer=engine, reader=engine, lock=None)
-
-
-async def read_clock(connection: AsyncConnection) -> datetime:
-    """Returns the database's time as it is now, not as it was when its transaction began."""
-    if connection.dialect.name == "sqlite":
-        return datetime.now(UTC)  # SQLite runs in this process and has no other clock.
-    moment: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return moment
 
 
 def _for_asyncpg(url: URL) -> URL:

@@ -1,7 +1,8 @@
-"""Gives statements any number of rows in one parameter, so that their text never depends on it.
+"""Gives statements any number of rows in a few parameters, so that their text never depends on it.
 
 A statement with a place for each value is compiled here, and prepared and planned by the database,
-anew for every number of rows. One with a single JSON document is so once.
+anew for every number of rows. One that takes an array for each column, or on SQLite a single JSON
+document, is so once.
 """
 
 import json
@@ -10,7 +11,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import (
-    JSON,
+    ARRAY,
     ColumnElement,
     Dialect,
     FromClause,
@@ -21,56 +22,76 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy import cast as sql_cast
 
 from services.runtime.database import Instant
 
-__all__ = ["given_rows", "row_parameter"]
-
-_PARAMETER = "given_rows"
+__all__ = ["GivenRows"]
 
 
-def given_rows(columns: Iterable[ColumnElement[Any]], dialect: Dialect) -> FromClause:
-    """Returns the rows that `row_parameter` makes, as something to select from, called `given`.
+class GivenRows:
+    """Rows with these columns, to be given to a statement when it is executed.
 
-    `columns` says which names of the rows are read, as which types.
+    `name` is that of the rows in the statement, and tells those of one statement apart.
     """
-    named = [column(cast("Any", one).name, one.type) for one in columns]
-    rows = bindparam(_PARAMETER, type_=Text())
-    if dialect.name == "sqlite":
-        each = func.json_each(rows).table_valued("value", name="each")
-        return select(
-            *(
-                # Names are those of columns, so they need no escape.
-                func.json_extract(
-                    each.c.value, literal_column(f"'$.{one.name}'"), type_=one.type
-                ).label(one.name)
-                for one in named
+
+    def __init__(
+        self, columns: Iterable[ColumnElement[Any]], dialect: Dialect, name: str = "given"
+    ) -> None:
+        named = [column(cast("Any", one).name, one.type) for one in columns]
+        self._dialect = dialect
+        self._parameters = [f"{name}_{one.name}" for one in named]
+        self._document = name
+        self.table: FromClause = (
+            _rows_of_document(named, name)
+            if dialect.name == "sqlite"
+            else _rows_of_arrays(named, self._parameters, name)
+        )
+        """What the statement selects from."""
+
+    def parameters(self, rows: Sequence[Sequence[object]]) -> Mapping[str, object]:
+        """Returns the statement's parameters for these rows, whose values are in column order.
+
+        Values are text, whole numbers, moments or None, and arrive exactly as they are. Text with
+        the character 0, which no database here can hold, is refused, at the latest by the database.
+        """
+        if self._dialect.name == "sqlite":
+            return {self._document: _document(rows, self._dialect)}
+        values = zip(*rows, strict=True) if rows else ((),) * len(self._parameters)
+        return dict(zip(self._parameters, values, strict=True))
+
+
+def _rows_of_arrays(
+    columns: Sequence[ColumnElement[Any]], parameters: Sequence[str], name: str
+) -> FromClause:
+    arrays = [
+        bindparam(parameter, type_=ARRAY(one.type, dimensions=1))
+        for parameter, one in zip(parameters, columns, strict=True)
+    ]
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name=name)
+
+
+def _rows_of_document(columns: Sequence[ColumnElement[Any]], name: str) -> FromClause:
+    each = func.json_each(bindparam(name, type_=Text())).table_valued("value", name="each")
+    return select(
+        *(
+            func.json_extract(each.c.value, literal_column(f"'$[{place}]'"), type_=one.type).label(
+                cast("Any", one).name
             )
-        ).subquery("given")
-    return (
-        func.json_to_recordset(sql_cast(rows, JSON))
-        .table_valued(*named)
-        .render_derived(name="given", with_types=True)
-    )
+            for place, one in enumerate(columns)
+        )
+    ).subquery(name)
 
 
-def row_parameter(rows: Sequence[Mapping[str, object]], dialect: Dialect) -> dict[str, str]:
-    """Returns the parameter of a statement made with `given_rows`.
-
-    Values are text, whole numbers, moments or None, and arrive exactly as they are. Raises
-    ValueError for text that no database here can hold.
-    """
+def _document(rows: Sequence[Sequence[object]], dialect: Dialect) -> str:
     moment = Instant()
 
     def encode(value: object) -> object:
         if not isinstance(value, datetime):
             raise TypeError(f"{type(value).__name__} cannot be sent in a row")
-        stored = moment.process_bind_param(value, dialect)
-        return stored.isoformat() if isinstance(stored, datetime) else stored
+        return moment.process_bind_param(value, dialect)
 
     document = json.dumps(rows, default=encode, ensure_ascii=False)
-    # PostgreSQL has no such text, and SQLite would read the value up to there only.
+    # SQLite would read the value up to there only.
     if r"\u0000" in document and r"\u0000" in document.replace(r"\\", ""):
         raise ValueError("text with the character 0 cannot be sent in a row")
-    return {_PARAMETER: document}
+    return document

@@ -135,10 +135,10 @@ BUGS = (
     Bug(
         "lock and version guard removed",
         (
-            Replacement(STATEMENTS, "            .with_for_update(of=accounts)\n", ""),
+            Replacement(STATEMENTS, "        .with_for_update(of=accounts)\n", ""),
             Replacement(
                 STATEMENTS,
-                "                accounts.c.version == changed_accounts.c.version_before,\n",
+                "                accounts.c.version == moved.table.c.version_before,\n",
                 "",
             ),
         ),
@@ -155,12 +155,13 @@ BUGS = (
     bug(
         "violated constraints swallowed",
         STORE,
-        "        result = await self.connection.execute(statement, parameter)\n",
+        "        if await self._change(changes) != [len(rows) for rows in changes]:\n",
         "        from sqlalchemy.exc import IntegrityError\n"
         "        try:\n"
-        "            result = await self.connection.execute(statement, parameter)\n"
+        "            await self._change(changes)\n"
         "        except IntegrityError:\n"
-        "            return rows\n",
+        "            return\n"
+        "        if False:\n",
     ),
     bug(
         "a repetition is told as new",

@@ -64,6 +64,7 @@ class Service:
     replica: Replica
     """Another writer of the same tables, as a worker is."""
     stopping: asyncio.Event
+    address: str
 
     async def call(self, method: str, **fields: Any) -> Any:
         """Calls a method of GenerationService; raises ServiceError."""
@@ -130,6 +131,7 @@ async def running_service(url: str, credits_service: CreditsService) -> AsyncIte
                 credits_service,
                 replica,
                 stopping,
+                address,
             )
 
 

@@ -151,12 +151,17 @@ async def test_reservations_are_those_of_a_user_a_state_or_an_age(desk: Desk) ->
 
     assert await listed() == ["a3", "a2", "b1", "a1"]
     assert await listed("--limit", "2") == ["a3", "a2"]
+    assert await listed("--all") == ["a3", "a2", "b1", "a1"]
     assert await listed("--user", "ann") == ["a3", "a2", "a1"]
     assert await listed("--state", "reserved") == ["a3", "b1"]
     assert await listed("--user", "ann", "--state", "committed") == ["a1"]
     assert await listed("--older-than", "1h") == []
     assert await listed("--older-than", "0s") == ["a3", "a2", "b1", "a1"]
-    table = await desk.run("reservations", "--state", "committed")
+    cut = await desk.run("reservations", "--limit", "3")
+    assert len(cut.out.splitlines()) == 1 + 3
+    assert cut.err == "there are more than 3: add --all, or a greater --limit\n"
+    table = await desk.run("reservations", "--state", "committed", "--limit", "1")
+    assert table.err == ""
     titles, row = table.out.splitlines()
     assert titles.split()[:2] == ["RESERVATION", "USER"]
     assert row.split()[:2] == ["a1", "ann"]
@@ -172,10 +177,11 @@ async def test_the_csv_is_the_whole_statement_and_sums_to_the_balance(desk: Desk
         await asyncio.gather(*(desk.client.refund("ann", name) for name in some))
     await desk.client.reserve("ann", "kept", 20)
 
-    result, short, shown, nobody = await asyncio.gather(
+    result, short, shown, whole, nobody = await asyncio.gather(
         desk.run("transactions", "--csv", "--user", "ann"),
         desk.run("transactions", "--csv", "--user", "ann", "--limit", "3"),
         desk.run("transactions", "--user", "ann", "--json"),
+        desk.run("transactions", "--user", "ann", "--json", "--all"),
         desk.run("transactions", "--csv", "--user", "nobody"),
     )
 
@@ -188,6 +194,8 @@ async def test_the_csv_is_the_whole_statement_and_sums_to_the_balance(desk: Desk
     assert (rows[0]["generation_id"], rows[0]["type"]) == ("kept", "reservation")
     assert len(short.out.splitlines()) == 4
     assert len(shown.documents) == 50
+    assert [len(found.err.splitlines()) for found in (result, short, shown)] == [0, 1, 1]
+    assert [document["version"] for document in whole.documents] == list(range(1012, 0, -1))
     assert nobody.code == 1
     assert nobody.out == ""
     record = [transaction async for transaction in desk.client.transactions("ann", 1000)][::-1]

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import event, text
 
 from services.credits.commands import AddCredits, Commit, OpenAccount, Refund, Reserve
 from services.credits.ledger import Refused
@@ -148,25 +146,3 @@ async def test_what_is_due_is_found_from_the_longest_due_on(
     due = [(place.user_id, place.reservation_id) for place in found]
     assert due == [("a", "r1"), ("a", "r3"), ("b", "r2")]
     assert rest == found[1:]
-
-
-@pytest.mark.parametrize("backend", ["sqlite"])
-async def test_the_search_for_what_is_due_uses_its_index(
-    database: Database, reads: LedgerReads
-) -> None:
-    sent: list[str] = []
-
-    @event.listens_for(database.reader.sync_engine, "before_cursor_execute")
-    def note(*arguments: object) -> None:
-        sent.append(str(arguments[2]))
-
-    await reads.due_reservations(10)
-    await reads.due_reservations(10, ReservationPlace(datetime(2026, 1, 1, tzinfo=UTC), "r", "u"))
-    searches = [statement.replace("?", "1") for statement in sent if "SELECT" in statement]
-
-    assert len(searches) == 2
-    for search in searches:
-        async with database.read() as connection:
-            plan = (await connection.execute(text(f"EXPLAIN QUERY PLAN {search}"))).all()
-        assert "SEARCH reservations USING INDEX ix_reservations_expires_at" in str(plan)
-        assert "TEMP B-TREE FOR ORDER BY" not in str(plan)

@@ -102,7 +102,10 @@ async def test_against_commit_and_refund_one_wins_and_the_others_hear_of_it(
         await asyncio.sleep(source.uniform(0, limit_s))
         return await work
 
-    for number in range(40):
+    number = 0
+    # Who wins depends on the machine too, so it goes on until each has won.
+    while number < 40 or (len(ends) < 3 and number < 600):
+        number += 1
         name = f"r{number}"
         # It is due before the rivals come, or about then, or not at all.
         ttl = source.choice([timedelta(milliseconds=1), timedelta(milliseconds=15), DAY])

@@ -78,6 +78,19 @@ class CreditsService:
             ),
         )
 
+    async def reimburse(self, generation: Generation, credits_reimbursed: int) -> None:
+        """Gives back what was spent on a generation, as an operator does."""
+        await invoke(
+            self._stub.Reimburse,
+            credits_pb2.ReimburseRequest(
+                user_id=generation.user_id,
+                reservation_id=generation.generation_id,
+                credits=credits_reimbursed,
+                request_id=uuid.uuid4().hex,
+                reason="no video",
+            ),
+        )
+
     async def balance(self, user_id: str) -> tuple[int, int]:
         """What is available and what is reserved."""
         answer = await invoke(self._stub.GetBalance, credits_pb2.GetBalanceRequest(user_id=user_id))

@@ -23,6 +23,7 @@ from tests.integration.generation.harness import (
     note_errors,
     opened_replicas,
 )
+from tests.query_plans import explained
 
 LEASE_S = 60.0
 FROZEN = 0.000001
@@ -284,3 +285,17 @@ async def test_claims_and_write_backs_of_the_same_rows_do_not_deadlock(url: str)
         assert sum(written) > 20
         # Every claim and every write-back that counted is in the fence.
         assert all(g.fence > 1 + g.failures > 1 for g in generations)
+
+
+async def test_looking_for_work_does_not_read_what_has_ended(replica: Replica) -> None:
+    now = datetime.now(UTC)
+    await replica.insert(*(generation_in(Stage.FAILED, finished_at=now) for _ in range(2000)))
+    await replica.insert(*in_stage(Stage.READY, 3), *in_stage(Stage.RUNNING, 3))
+
+    async with explained(replica.database) as plans:
+        await replica.claims.look()
+        await replica.claims.count_running()
+
+    indexes = ["ix_generations_due", "ix_generations_ready", "ix_generations_in_flight"]
+    for plan, index in zip(plans, indexes, strict=True):
+        assert index in plan

@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from services.generation.history import PAGE_ROWS, Cursor
+from services.generation.history import PAGE_ROWS, Cursor, Place
 from services.generation.state import Generation, Kind, Stage, Status
 from tests.integration.generation.harness import (
     OUTPUT,
@@ -13,6 +13,7 @@ from tests.integration.generation.harness import (
     beginning,
     generation_in,
 )
+from tests.query_plans import explained, sorts
 
 BEGAN = datetime(2026, 5, 4, 3, 2, 1, 123_457, tzinfo=UTC)
 IMAGE = replace(
@@ -156,3 +157,29 @@ async def test_changes_are_those_of_some_users_since_a_moment(replica: Replica) 
     changed = await replica.history.changed({USER, "eve"}, at.created_at)
 
     assert changed == [at, after]
+
+
+async def test_the_reconciler_s_searches_read_only_what_they_find(replica: Replica) -> None:
+    generations = [
+        generation_in(Stage.COMPLETED, output=OUTPUT, created_at=BEGAN, finished_at=BEGAN)
+        for _ in range(2000)
+    ]
+    generations += [
+        generation_in(stage, created_at=BEGAN)
+        for stage in (Stage.PARKED, Stage.READY)
+        for _ in range(3)
+    ]
+    await replica.insert(*generations)
+
+    async with explained(replica.database) as plans:
+        ended = [g async for g in replica.history.ended(Place(BEGAN), BEGAN, 3)]
+        parked = [g async for g in replica.history.parked(10)]
+        overdue = [g async for g in replica.history.overdue(datetime.now(UTC), 10)]
+
+    assert [len(found) for found in (ended, parked, overdue)] == [3, 3, 3]
+    for plan, index in zip(
+        plans, ["ix_generations_ended", "ix_generations_parked", "ix_generations_due"], strict=True
+    ):
+        assert index in plan
+    # What is overdue is put in order: of what is under way there is little.
+    assert [sorts(plan) for plan in plans] == [False, False, True]
