@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help setup up demo test lint format protos lock clean
-.PHONY: bench-credits bench-generation bench-webhook mutants
+.PHONY: bench-credits bench-generation bench-simulator bench-webhook mutants
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ mutants: setup ## Plants bugs in the ledger, one at a time, and shows which test
 
 bench-generation: setup ## Measures the whole path against a naive loop.
 	$(BIN)/python -m benchmarks.bench_generation
+
+bench-simulator: setup ## Measures the stand-in for Replicate against a handler that does nothing.
+	$(BIN)/python -m benchmarks.bench_simulator
 
 bench-webhook: setup ## Measures durable webhooks against a handler that does nothing.
 	$(BIN)/python -m benchmarks.bench_webhook

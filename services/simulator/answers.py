@@ -1,6 +1,6 @@
 """Writes what the API and the webhooks say about things, in Replicate's shapes; pure."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,13 +13,16 @@ from services.simulator.prediction import (
     FINAL,
     Prediction,
     Status,
+    is_charged,
     run_elapsed_s,
 )
 from services.simulator.progress import Run, log_text
 from services.simulator.registry import Model, Version
+from services.simulator.switches import Switches
 from services.simulator.uploads import Upload
 
 __all__ = [
+    "View",
     "account_answer",
     "created_answer",
     "file_answer",
@@ -32,7 +35,24 @@ __all__ = [
 STEPS_WITHOUT_SCHEMA = 30
 
 
-def created_answer(prediction: Prediction, addresses: Addresses) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class View:
+    """How predictions are shown now."""
+
+    addresses: Addresses
+    speed: float
+    now: float
+    skew_s: float
+    """By how much the moments that are shown are wrong."""
+    webhook_echoed: bool
+    """Whether `webhook` and its filter are shown."""
+
+    def moment(self, moment: float) -> str:
+        """Returns a moment as reads show it."""
+        return _microseconds(moment + self.skew_s)
+
+
+def created_answer(prediction: Prediction, view: View) -> dict[str, Any]:
     """Returns the answer to a create, which lacks what later reads have."""
     answer: dict[str, Any] = {
         "id": prediction.id,
@@ -44,54 +64,58 @@ def created_answer(prediction: Prediction, addresses: Addresses) -> dict[str, An
         "data_removed": False,
         "source": "api",
         "status": prediction.status,
-        "created_at": _nanoseconds(prediction.created_at),
-        "urls": _urls(prediction, addresses),
+        "created_at": _nanoseconds(prediction.created_at + view.skew_s),
+        "urls": _urls(prediction, view.addresses),
     }
     if prediction.deadline is not None:
-        answer["deadline"] = _microseconds(prediction.deadline)
+        answer["deadline"] = view.moment(prediction.deadline)
     return answer
 
 
 def prediction_answer(
-    prediction: Prediction, version: Version, addresses: Addresses, now: float, speed: float
+    prediction: Prediction, version: Version, output: object, view: View
 ) -> dict[str, Any]:
-    """Returns a prediction as a read, a list or a webhook shows it at `now`."""
+    """Returns a prediction as a read, a list or a webhook shows it."""
     removed = prediction.data_removed
-    succeeded = prediction.status is Status.SUCCEEDED
     answer: dict[str, Any] = {
         "id": prediction.id,
         "model": prediction.model,
         "version": prediction.shown_version,
         "input": _shuffled(prediction),
-        "logs": "" if removed else _logs(prediction, version, now, speed),
-        "output": addresses.output(prediction.id) if succeeded and not removed else None,
+        "logs": "" if removed else _logs(prediction, version, view),
+        "output": None if removed else output,
         "data_removed": removed,
         "error": prediction.error,
         "source": "api",
         "status": prediction.status,
-        "created_at": _microseconds(prediction.read_created_at),
-        "started_at": _optional_time(prediction.started_at),
-        "completed_at": _optional_time(prediction.completed_at),
+        "created_at": view.moment(prediction.read_created_at),
+        "started_at": prediction.started_at and view.moment(prediction.started_at),
+        "completed_at": prediction.completed_at and view.moment(prediction.completed_at),
         "metrics": _metrics(prediction),
-        "urls": _urls(prediction, addresses),
+        "urls": _urls(prediction, view.addresses),
     }
     if prediction.deadline is not None:
-        answer["deadline"] = _microseconds(prediction.deadline)
-    if prediction.webhook is not None:
+        answer["deadline"] = view.moment(prediction.deadline)
+    if prediction.webhook is not None and view.webhook_echoed:
         answer["webhook"] = prediction.webhook
         answer["webhook_events_filter"] = [one for one in EVENTS if one in prediction.events]
     return answer
 
 
-def truth_answer(prediction: Prediction) -> dict[str, Any]:
+def truth_answer(prediction: Prediction, switches: Switches) -> dict[str, Any]:
     """Returns what really is and was with a prediction, for whoever judges the product."""
     truth = asdict(prediction)
     truth["events"] = sorted(prediction.events)
+    truth["charged"] = is_charged(
+        prediction,
+        failed=switches.failed_charged,
+        canceled_before_start=switches.canceled_before_start_charged,
+    )
     return truth
 
 
-def model_answer(model: Model) -> dict[str, Any]:
-    """Returns a model with its latest version."""
+def model_answer(model: Model, latest: Version | None) -> dict[str, Any]:
+    """Returns a model with its latest version, or without it."""
     return {
         "url": f"https://replicate.com/{model.full_name}",
         "owner": model.owner,
@@ -106,7 +130,7 @@ def model_answer(model: Model) -> dict[str, Any]:
         "run_count": 1,
         "cover_image_url": None,
         "default_example": None,
-        "latest_version": version_answer(model.latest),
+        "latest_version": latest and version_answer(latest),
     }
 
 
@@ -158,12 +182,12 @@ def _shuffled(prediction: Prediction) -> dict[str, Any]:
     return {key: prediction.input[key] for key in keys}
 
 
-def _logs(prediction: Prediction, version: Version, now: float, speed: float) -> str:
+def _logs(prediction: Prediction, version: Version, view: View) -> str:
     if prediction.started_at is None:
         return ""
     plan = prediction.plan
     steps = int(version.value(prediction.input, "sample_steps", STEPS_WITHOUT_SCHEMA))
-    elapsed_s = run_elapsed_s(prediction, now, speed)
+    elapsed_s = run_elapsed_s(prediction, view.now, view.speed)
     if plan.ending is Ending.STUCK:
         elapsed_s = min(elapsed_s, plan.run_s * FAILURE_SHARE)
     run = Run(plan.seed, steps, plan.run_s)
@@ -183,10 +207,6 @@ def _metrics(prediction: Prediction) -> dict[str, float]:
 def _urls(prediction: Prediction, addresses: Addresses) -> dict[str, str]:
     address = addresses.prediction(prediction.id)
     return {"cancel": f"{address}/cancel", "get": address}
-
-
-def _optional_time(moment: float | None) -> str | None:
-    return None if moment is None else _microseconds(moment)
 
 
 def _nanoseconds(moment: float) -> str:

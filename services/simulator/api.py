@@ -2,13 +2,12 @@
 
 import base64
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal, assert_never
 
 from aiohttp import BodyPartReader, web
 
-from services.simulator.accounts import Account, Accounts
+from services.simulator.accounts import Accounts
 from services.simulator.addresses import Addresses
 from services.simulator.answers import (
     account_answer,
@@ -17,42 +16,51 @@ from services.simulator.answers import (
     model_answer,
     version_answer,
 )
+from services.simulator.clock import date_header
+from services.simulator.conditions import Conditions
 from services.simulator.creates import (
     Target,
     cancel_after_s,
     check_input,
+    check_webhook,
     model_target,
     read_body,
     version_target,
     wait_s,
 )
-from services.simulator.journal import Journal
+from services.simulator.faults.action import Operation
+from services.simulator.faults.actions import (
+    DuplicateAcrossPages,
+    ListLag,
+    NextOnForeignHost,
+    PageShift,
+)
+from services.simulator.faults.fault import CANCEL, LIST, SHOWN
+from services.simulator.faults.showing import shown
+from services.simulator.faults.world import World
+from services.simulator.gate import ACCOUNT, Gate, json_answer, model_name
+from services.simulator.journal import SUBJECT, Journal
 from services.simulator.listing import page_of
 from services.simulator.prediction import FINAL, Prediction
 from services.simulator.predictions import CreateRequest, Predictions
 from services.simulator.problems import (
     InvalidField,
-    Problem,
     invalid_input,
     malformed,
-    method_not_allowed,
+    not_cancelable,
     not_found,
-    unauthenticated,
 )
 from services.simulator.registry import Registry
+from services.simulator.subjects import subject_of_prediction
 from services.simulator.uploads import Upload, Uploads
 
 __all__ = ["api_application"]
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 METADATA_BYTES_MAX = 64 * 1024
-CREATES_PER_MINUTE = 600
 DEFAULT_EVENTS = frozenset({"output"})
 """Events without a filter, besides those that are always sent."""
 ALWAYS_SENT = frozenset({"start", "completed"})
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_ACCOUNT = web.RequestKey("account", Account)
 
 
 def api_application(
@@ -62,61 +70,34 @@ def api_application(
     uploads: Uploads,
     addresses: Addresses,
     journal: Journal,
+    conditions: Conditions,
+    world: World,
 ) -> web.Application:
     """Returns the application that the API listener serves."""
-    api = _Api(registry, predictions, uploads, addresses)
+    api = _Api(accounts, registry, predictions, uploads, addresses, conditions)
+    gate = Gate(accounts, predictions, addresses, conditions, world)
     application = web.Application(
-        middlewares=[journal.middleware("api"), _Gate(accounts).answer],
+        middlewares=[journal.middleware("api"), gate.middleware],
         client_max_size=BODY_BYTES_MAX,
     )
-    application.add_routes(
-        [
-            web.post("/v1/predictions", api.create_by_version),
-            web.get("/v1/predictions", api.list_predictions),
-            web.get("/v1/predictions/{id}", api.get_prediction),
-            web.post("/v1/predictions/{id}/cancel", api.cancel_prediction),
-            web.get("/v1/models/{owner}/{name}", api.get_model),
-            web.get("/v1/models/{owner}/{name}/versions/{id}", api.get_version),
-            web.post("/v1/models/{owner}/{name}/predictions", api.create_by_model),
-            web.get("/v1/webhooks/default/secret", api.get_secret),
-            web.post("/v1/files", api.create_file),
-            web.get("/v1/files", api.list_files),
-            web.get("/v1/files/{id}", api.get_file),
-            web.delete("/v1/files/{id}", api.delete_file),
-            web.get("/v1/account", api.get_account),
-        ]
-    )
+    application.on_response_prepare.append(date_header(conditions.clock))
+    for method, path, operation, handler in (
+        ("POST", "/predictions", Operation.CREATE, api.create_by_version),
+        ("GET", "/predictions", Operation.LIST, api.list_predictions),
+        ("GET", "/predictions/{id}", Operation.GET, api.get_prediction),
+        ("POST", "/predictions/{id}/cancel", Operation.CANCEL, api.cancel_prediction),
+        ("GET", "/models/{owner}/{name}", Operation.MODEL, api.get_model),
+        ("GET", "/models/{owner}/{name}/versions/{id}", Operation.MODEL, api.get_version),
+        ("POST", "/models/{owner}/{name}/predictions", Operation.CREATE, api.create_by_model),
+        ("GET", "/webhooks/default/secret", Operation.SECRET, api.get_secret),
+        ("POST", "/files", Operation.UPLOAD, api.create_file),
+        ("GET", "/files", Operation.UPLOAD, api.list_files),
+        ("GET", "/files/{id}", Operation.UPLOAD, api.get_file),
+        ("DELETE", "/files/{id}", Operation.UPLOAD, api.delete_file),
+        ("GET", "/account", Operation.ACCOUNT, api.get_account),
+    ):
+        application.router.add_route(method, f"/v1{path}", gate.to(operation, handler))
     return application
-
-
-class _Gate:
-    """Lets known tokens through and puts every error into Replicate's shape."""
-
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-
-    @property
-    def answer(self) -> Any:
-        """Returns the aiohttp middleware."""
-
-        @web.middleware
-        async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-            try:
-                account = self._accounts.authenticate(request.headers.get("Authorization"))
-                if account is None:
-                    raise unauthenticated()
-                request[_ACCOUNT] = account
-                return await handler(request)
-            except Problem as problem:
-                return _json(problem.body, problem.status)
-            except web.HTTPMethodNotAllowed as refusal:
-                return _json(method_not_allowed(refusal.method).body, 405)
-            except web.HTTPRequestEntityTooLarge:
-                return _json(malformed(413, "Request too large", "The body is too large").body, 413)
-            except web.HTTPNotFound:
-                return _json(not_found().body, 404)
-
-        return answer
 
 
 class _Api:
@@ -124,38 +105,42 @@ class _Api:
 
     def __init__(
         self,
+        accounts: Accounts,
         registry: Registry,
         predictions: Predictions,
         uploads: Uploads,
         addresses: Addresses,
+        conditions: Conditions,
     ) -> None:
+        self._accounts = accounts
         self._registry = registry
         self._predictions = predictions
         self._uploads = uploads
         self._addresses = addresses
-        self._creates = _CreateCounter()
+        self._conditions = conditions
 
     async def create_by_model(self, request: web.Request) -> web.Response:
-        target = model_target(self._registry, _model_name(request))
+        target = self._model(request)
         text = await _text(request)
         return await self._create(request, target, text, read_body(text, with_version=False))
 
     async def create_by_version(self, request: web.Request) -> web.Response:
         text = await _text(request)
         body = read_body(text, with_version=True)
-        target = version_target(self._registry, body["version"])
+        schemas = self._conditions.switches.schemas
+        target = version_target(self._registry, body["version"], schemas)
         return await self._create(request, target, text, body)
 
     async def _create(
         self, request: web.Request, target: Target, text: str, body: dict[str, Any]
     ) -> web.Response:
         deadline_s = cancel_after_s(request.headers.get("Cancel-After"))
+        check_webhook(body.get("webhook"), self._conditions.switches.http_webhooks)
         check_input(target, body["input"])
         wanted = frozenset(body.get("webhook_events_filter", DEFAULT_EVENTS))
         prefer = request.headers.get("Prefer")
-        account = request[_ACCOUNT]
         prediction = self._predictions.create(
-            account,
+            request[ACCOUNT],
             CreateRequest(
                 model=target.model,
                 version=target.version,
@@ -168,59 +153,92 @@ class _Api:
                 prefer=prefer,
             ),
         )
-        headers = self._creates.headers(account)
+        request[SUBJECT] = subject_of_prediction(Operation.CREATE, prediction)
         open_s = wait_s(prefer)
         if open_s is None:
-            return _json(created_answer(prediction, self._addresses), 201, headers)
-        return await self._answer_when_finished(prediction, open_s, headers)
+            return json_answer(self._created(prediction), 201)
+        return await self._answer_when_finished(prediction, open_s)
 
-    async def _answer_when_finished(
-        self, prediction: Prediction, open_s: int, headers: dict[str, str]
-    ) -> web.Response:
-        headers["Preference-Applied"] = f"wait={open_s}"
+    async def _answer_when_finished(self, prediction: Prediction, open_s: int) -> web.Response:
+        headers = {"Preference-Applied": f"wait={open_s}"}
         prediction = await self._predictions.wait(prediction, open_s)
         if prediction.status not in FINAL:
-            return _json(created_answer(prediction, self._addresses), 202, headers)
+            return json_answer(self._created(prediction), 202, headers)
         answer = self._predictions.answer(prediction)
         video = self._predictions.video(prediction.id)
         if video is not None:
             content = base64.b64encode(video.read_bytes()).decode()
             answer["output"] = f"data:video/mp4;base64,{content}"
-        return _json(answer, 201, headers)
+        return json_answer(answer, 201, headers)
 
     async def get_prediction(self, request: web.Request) -> web.Response:
-        return _json(self._predictions.answer(self._prediction(request)))
+        answer = self._shown(Operation.GET, self._prediction(request))
+        if answer is None:
+            raise not_found()
+        return json_answer(answer)
 
     async def cancel_prediction(self, request: web.Request) -> web.Response:
-        canceled = self._predictions.cancel(self._prediction(request))
-        return _json(self._predictions.answer(canceled))
+        prediction = self._prediction(request)
+        if prediction.status in FINAL:
+            if self._conditions.switches.cancel_finished_status != 200:
+                raise not_cancelable()
+            return json_answer(self._shown(Operation.CANCEL, prediction))
+        race = self._conditions.faults.fire(request[SUBJECT], CANCEL)
+        if race is None:
+            canceled = self._predictions.cancel(prediction)
+            return json_answer(self._shown(Operation.CANCEL, canceled))
+        answer = self._shown(Operation.CANCEL, prediction)
+        if race.winner == "cancel":
+            self._predictions.cancel(prediction)
+        return json_answer(answer)
 
     async def list_predictions(self, request: web.Request) -> web.Response:
-        page = page_of(self._predictions.newest_first(request[_ACCOUNT]), request.query)
+        conditions = self._conditions
+        action = conditions.faults.fire(request[SUBJECT], LIST)
+        lag_s = action.lag_s if isinstance(action, ListLag) else conditions.switches.list_lag_s
+        shift: Literal[-1, 0, 1] = 0
+        origin = self._addresses.api
+        match action:
+            case DuplicateAcrossPages():
+                shift = -1
+            case PageShift():
+                shift = 1
+            case NextOnForeignHost():
+                origin = self._addresses.delivery
+            case None | ListLag():
+                pass
+            case _:
+                assert_never(action)
+        visible = self._predictions.newest_first(request[ACCOUNT], older_than_s=lag_s)
+        page = page_of(visible, request.query, conditions.clock.skew_s, shift)
         address = f"{self._addresses.api}/v1/predictions"
-        return _json(
+        items = (self._shown(Operation.LIST, one) for one in page.predictions)
+        return json_answer(
             {
                 "previous": page.previous_query and f"{address}?{page.previous_query}",
-                "next": page.next_query and f"{address}?{page.next_query}",
-                "results": [self._predictions.answer(one) for one in page.predictions],
+                "next": page.next_query and f"{origin}/v1/predictions?{page.next_query}",
+                "results": [item for item in items if item is not None],
             }
         )
 
     async def get_model(self, request: web.Request) -> web.Response:
-        return _json(model_answer(model_target(self._registry, _model_name(request)).model))
+        target = self._model(request)
+        given = self._conditions.switches.latest_version
+        return json_answer(model_answer(target.model, target.version if given else None))
 
     async def get_version(self, request: web.Request) -> web.Response:
-        model = model_target(self._registry, _model_name(request)).model
+        model = self._model(request).model
         for version in model.versions:
             if version.id == request.match_info["id"]:
-                return _json(version_answer(version))
+                return json_answer(version_answer(version))
         raise not_found()
 
     async def get_secret(self, request: web.Request) -> web.Response:
-        return _json({"key": request[_ACCOUNT].secret})
+        now = self._conditions.clock.now()
+        return json_answer({"key": self._accounts.secrets(request[ACCOUNT], now)[0]})
 
     async def get_account(self, request: web.Request) -> web.Response:
-        return _json(account_answer(request[_ACCOUNT]))
+        return json_answer(account_answer(request[ACCOUNT]))
 
     async def create_file(self, request: web.Request) -> web.Response:
         if not request.content_type.startswith("multipart/"):
@@ -232,7 +250,7 @@ class _Api:
                 continue
             if part.name == "content":
                 upload = await self._uploads.add(
-                    request[_ACCOUNT],
+                    request[ACCOUNT],
                     part.filename or "file",
                     part.headers.get("Content-Type", "application/octet-stream"),
                     _chunks(part),
@@ -243,55 +261,51 @@ class _Api:
             raise invalid_input([InvalidField("required", "", "content is required")])
         if metadata:
             upload = self._uploads.describe(upload, metadata)
-        return _json(file_answer(upload, self._addresses), 201)
+        return json_answer(file_answer(upload, self._addresses), 201)
 
     async def list_files(self, request: web.Request) -> web.Response:
         files = [
-            file_answer(upload, self._addresses) for upload in self._uploads.of(request[_ACCOUNT])
+            file_answer(upload, self._addresses) for upload in self._uploads.of(request[ACCOUNT])
         ]
-        return _json({"previous": None, "next": None, "results": files})
+        return json_answer({"previous": None, "next": None, "results": files})
 
     async def get_file(self, request: web.Request) -> web.Response:
-        return _json(file_answer(self._upload(request), self._addresses))
+        return json_answer(file_answer(self._upload(request), self._addresses))
 
     async def delete_file(self, request: web.Request) -> web.Response:
         self._uploads.remove(self._upload(request))
         return web.Response(status=204)
 
+    def _model(self, request: web.Request) -> Target:
+        return model_target(self._registry, model_name(request), self._conditions.switches.schemas)
+
+    def _created(self, prediction: Prediction) -> dict[str, Any] | None:
+        return self._shown(
+            Operation.CREATE, prediction, lambda one: created_answer(one, self._predictions.view)
+        )
+
+    def _shown(
+        self,
+        operation: Operation,
+        prediction: Prediction,
+        answer: Callable[[Prediction], dict[str, Any]] | None = None,
+    ) -> dict[str, Any] | None:
+        """Returns what the answer to `operation` shows of a prediction; None for nothing."""
+        action = self._conditions.faults.fire(subject_of_prediction(operation, prediction), SHOWN)
+        now = self._conditions.clock.now()
+        return shown(prediction, answer or self._predictions.answer, action, now)
+
     def _prediction(self, request: web.Request) -> Prediction:
-        prediction = self._predictions.find(request[_ACCOUNT], request.match_info["id"])
+        prediction = self._predictions.find(request[ACCOUNT], request.match_info["id"])
         if prediction is None:
             raise not_found()
         return prediction
 
     def _upload(self, request: web.Request) -> Upload:
         upload = self._uploads.find(request.match_info["id"])
-        if upload is None or upload.account != request[_ACCOUNT].key:
+        if upload is None or upload.account != request[ACCOUNT].key:
             raise not_found()
         return upload
-
-
-class _CreateCounter:
-    """Counts creates a minute, for the two headers that tell how many are left."""
-
-    def __init__(self) -> None:
-        self._minute = 0
-        self._counts: dict[str, int] = {}
-
-    def headers(self, account: Account) -> dict[str, str]:
-        """Counts one create and returns the headers of its answer."""
-        minute, second = divmod(int(time.time()), 60)
-        if minute != self._minute:
-            self._minute, self._counts = minute, {}
-        count = self._counts[account.key] = self._counts.get(account.key, 0) + 1
-        return {
-            "ratelimit-remaining": str(max(0, CREATES_PER_MINUTE - count)),
-            "ratelimit-reset": str(60 - second),
-        }
-
-
-def _model_name(request: web.Request) -> str:
-    return f"{request.match_info['owner']}/{request.match_info['name']}"
 
 
 async def _text(request: web.Request) -> str:
@@ -316,8 +330,3 @@ def _metadata(content: bytes | bytearray) -> dict[str, Any]:
     except ValueError:
         raise malformed(400, "Invalid metadata", "metadata must be a JSON object") from None
     return metadata
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return web.Response(text=text, status=status, headers=headers, content_type="application/json")

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.simulator.prediction import EVENTS
 from services.simulator.problems import (
+    InvalidField,
     invalid_input,
     malformed,
     not_found,
@@ -14,12 +15,14 @@ from services.simulator.problems import (
     wrong_deadline,
 )
 from services.simulator.registry import Model, Registry, Version
+from services.simulator.switches import SchemaGeneration
 from services.simulator.validation import Schema
 
 __all__ = [
     "Target",
     "cancel_after_s",
     "check_input",
+    "check_webhook",
     "model_target",
     "read_body",
     "version_target",
@@ -84,17 +87,21 @@ def read_body(text: str, with_version: bool) -> dict[str, Any]:
     return body
 
 
-def model_target(registry: Registry, full_name: str) -> Target:
+def model_target(
+    registry: Registry, full_name: str, generation: SchemaGeneration = "current"
+) -> Target:
     """Returns what a create by model runs; raises a Problem for an unknown model."""
     model = registry.find(full_name)
     if model is None:
         raise not_found()
-    return Target(model, model.latest, "hidden")
+    return Target(model, model.latest(generation), "hidden")
 
 
-def version_target(registry: Registry, reference: str) -> Target:
+def version_target(
+    registry: Registry, reference: str, generation: SchemaGeneration = "current"
+) -> Target:
     """Returns what a create by version runs; raises a Problem for an unknown version."""
-    found = registry.find_version(reference)
+    found = registry.find_version(reference, generation)
     if found is None:
         raise unknown_version()
     model, version = found
@@ -126,6 +133,12 @@ def cancel_after_s(header: str | None) -> float | None:
     if seconds < CANCEL_AFTER_S_MIN:
         raise wrong_deadline("the minimum is 5 seconds")
     return seconds
+
+
+def check_webhook(address: str | None, http_taken: bool) -> None:
+    """Raises a Problem for an `http:` address, if those are not taken."""
+    if not http_taken and address is not None and not address.lower().startswith("https:"):
+        raise invalid_input([InvalidField("format", "webhook", "Must be an HTTPS URL")])
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,6 +5,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import parse_qs, urlencode
 
 from services.simulator.prediction import Prediction
@@ -28,10 +29,19 @@ class Page:
     """Query of the address of the page before, with newer ones."""
 
 
-def page_of(newest_first: Sequence[Prediction], query: Mapping[str, str]) -> Page:
-    """Returns the page that `query` asks for; raises a Problem if it makes no sense."""
-    after = _moment(query, "created_after", float("-inf"))
-    before = _moment(query, "created_before", float("inf"))
+def page_of(
+    newest_first: Sequence[Prediction],
+    query: Mapping[str, str],
+    skew_s: float = 0.0,
+    next_shift: Literal[-1, 0, 1] = 0,
+) -> Page:
+    """Returns the page that `query` asks for; raises a Problem if it makes no sense.
+
+    The moments in `query` come from answers that are wrong by `skew_s`. The next page begins one
+    prediction too early with a `next_shift` of -1, one too late with 1.
+    """
+    after = _moment(query, "created_after", float("-inf")) - skew_s
+    before = _moment(query, "created_before", float("inf")) - skew_s
     # All predictions here were made by the API; the other source is the website.
     shown = newest_first if query.get("source", "api") == "api" else ()
     chosen = [one for one in shown if after <= one.read_created_at < before]
@@ -44,11 +54,12 @@ def page_of(newest_first: Sequence[Prediction], query: Mapping[str, str]) -> Pag
     if not page:
         return Page([], None, None)
     filters = {key: query[key] for key in FILTERS if key in query}
-    older = chosen[-1].number < page[-1].number
+    older = [one for one in chosen if one.number < page[-1].number]
     newer_exist = chosen[0].number > page[0].number
+    ends = {-1: page[-1].number + 1, 0: page[-1].number, 1: older[0].number if older else 0}
     return Page(
         page,
-        _query(filters, f"p={page[-1].number}") if older else None,
+        _query(filters, f"p={ends[next_shift]}") if older else None,
         _query(filters, f"r=1&p={page[0].number}") if newer_exist else None,
     )
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from services.simulator.faults.actions import OutputShape
+
 __all__ = ["Ending", "Plan", "draw_plan", "stream"]
 
 ID_ALPHABET = string.ascii_lowercase + string.digits
@@ -33,6 +35,8 @@ class Ending(StrEnum):
     """Fails at the very end, because the safety check refuses the video."""
     STUCK = "stuck"
     """Starts and never finishes: only a cancel, its deadline or the time limit ends it."""
+    STUCK_STARTING = "stuck_starting"
+    """Never starts: only a cancel or its deadline ends it."""
     ABORT = "abort"
     """Ends before it starts."""
 
@@ -65,6 +69,10 @@ class Plan:
     """Seed of the video; a drawn one is 0 to 2**31 - 1."""
     jitter_s: float
     """By how much `created_at` differs between the create answer and later reads."""
+    error: str | None = None
+    """What a planned failure says; None means the usual text."""
+    output: OutputShape | None = None
+    """Another shape of `output` than one address; None means the usual one."""
 
 
 def stream(seed: int, purpose: str, *keys: object) -> random.Random:

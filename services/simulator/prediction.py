@@ -1,5 +1,6 @@
 """What a prediction is, and what happens to it when; pure."""
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, assert_never
@@ -14,7 +15,9 @@ __all__ = [
     "Prediction",
     "Status",
     "Step",
+    "as_of",
     "finish",
+    "is_charged",
     "next_step",
     "remove_data",
     "run_elapsed_s",
@@ -76,6 +79,8 @@ class Attempt:
     """HTTP status of the answer; None if there was none."""
     failure: str | None
     """Why there was no answer."""
+    fault: str | None = None
+    """Kind of the fault that fired at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,8 @@ def next_step(prediction: Prediction, speed: float) -> tuple[float, Step]:
     match prediction.status:
         case Status.STARTING:
             at = prediction.created_at + prediction.plan.boot_s / speed
+            if prediction.plan.ending is Ending.STUCK_STARTING:
+                at = math.inf
             step = Step.ABORT if prediction.plan.ending is Ending.ABORT else Step.START
             expired = Step.ABORT
         case Status.PROCESSING:
@@ -168,7 +175,7 @@ def finish(
         case Step.SUCCEED:
             status = Status.SUCCEEDED
         case Step.FAIL:
-            status, error = Status.FAILED, error or FAILURE_ERROR
+            status, error = Status.FAILED, error or prediction.plan.error or FAILURE_ERROR
         case Step.REFUSE:
             status, error = Status.FAILED, UNSAFE_ERROR
         case Step.TIME_OUT:
@@ -188,6 +195,36 @@ def finish(
         predict_s=run_elapsed_s(prediction, now, speed) if prediction.started_at else None,
         error=error,
     )
+
+
+def as_of(prediction: Prediction, moment: float) -> Prediction | None:
+    """Returns the prediction as it was at `moment`; None if it was not there yet."""
+    if moment < prediction.created_at:
+        return None
+    if prediction.completed_at is not None and moment < prediction.completed_at:
+        running = prediction.started_at is not None
+        status = Status.PROCESSING if running else Status.STARTING
+        prediction = replace(
+            prediction, status=status, completed_at=None, predict_s=None, error=None
+        )
+    if prediction.started_at is not None and moment < prediction.started_at:
+        prediction = replace(prediction, status=Status.STARTING, started_at=None)
+    return prediction
+
+
+def is_charged(prediction: Prediction, failed: bool, canceled_before_start: bool) -> bool:
+    """Returns whether a prediction costs something; the two flags decide what nobody knows."""
+    match prediction.status:
+        case Status.STARTING | Status.PROCESSING | Status.ABORTED:
+            return False
+        case Status.SUCCEEDED:
+            return True
+        case Status.FAILED:
+            return failed
+        case Status.CANCELED:
+            return prediction.started_at is not None or canceled_before_start
+        case _:
+            assert_never(prediction.status)
 
 
 def remove_data(prediction: Prediction) -> Prediction:
@@ -214,7 +251,8 @@ def _end_of_run(plan: Plan) -> tuple[float, Step]:
             duration_s, step = plan.run_s, Step.REFUSE
         case Ending.FAILURE:
             duration_s, step = plan.run_s * FAILURE_SHARE, Step.FAIL
-        case Ending.STUCK:
+        # What never starts never comes here.
+        case Ending.STUCK | Ending.STUCK_STARTING:
             duration_s, step = TIME_LIMIT_S, Step.TIME_OUT
         case _:
             assert_never(plan.ending)

@@ -1,20 +1,23 @@
 """Lets predictions live: creates, runs, ends and forgets them."""
 
 import asyncio
-import json
-import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from services.runtime.telemetry import get_logger
 from services.simulator.accounts import Account, Accounts
 from services.simulator.addresses import Addresses
-from services.simulator.answers import prediction_answer
+from services.simulator.announcements import Announcer
+from services.simulator.answers import View, prediction_answer
+from services.simulator.conditions import Conditions
+from services.simulator.faults.action import Operation
+from services.simulator.faults.fault import LIFE
+from services.simulator.faults.lives import afflicted, shaped_output
 from services.simulator.images import ImageFetcher, ImageUnavailable
-from services.simulator.plan import Plan, draw_plan, stream
+from services.simulator.plan import Plan, draw_plan
 from services.simulator.prediction import (
     FINAL,
     Attempt,
@@ -31,9 +34,10 @@ from services.simulator.registry import Model, Registry, Version
 from services.simulator.renderer import Renderer
 from services.simulator.settings import SimulatorSettings
 from services.simulator.store import Store
+from services.simulator.subjects import subject_of_prediction
 from services.simulator.tasks import BackgroundTasks
 from services.simulator.video import UnreadableImage, VideoOrder
-from services.simulator.webhooks import Delivery, WebhookSender
+from services.simulator.webhooks import WebhookSender
 
 __all__ = ["CreateRequest", "Predictions"]
 
@@ -43,7 +47,6 @@ SWEEP_PAUSE_S_MAX = 5.0
 LOGS_PAUSE_S = 0.5
 """Least time between two `logs` webhooks of a prediction, at any speed."""
 CRASH_ERROR = "Director: unexpected error handling prediction (code: E6716)"
-WEBHOOK_ID_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 _log = get_logger(__name__)
 
@@ -80,6 +83,7 @@ class Predictions:
         store: Store,
         renderer: Renderer,
         addresses: Addresses,
+        conditions: Conditions,
     ) -> None:
         self._settings = settings
         self._folder = folder
@@ -88,15 +92,20 @@ class Predictions:
         self._store = store
         self._renderer = renderer
         self._addresses = addresses
+        self._conditions = conditions
+        self._clock = conditions.clock
         self._tasks = BackgroundTasks()
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._predictions: dict[str, Prediction] = {}
         self._with_data: deque[str] = deque()
         self._without_data: deque[str] = deque()
+        self._first_attempts: dict[str, asyncio.Event] = {}
 
     def open(self, webhooks: WebhookSender, images: ImageFetcher) -> None:
         """Goes on with what an earlier process left, and begins to sweep."""
-        self._webhooks = webhooks
+        self._announcer = Announcer(
+            self._settings, self._accounts, self._conditions, self._tasks, webhooks, self.answer
+        )
         self._images = images
         for half_made in (self._folder / "videos").glob("*.part"):
             half_made.unlink()
@@ -111,7 +120,7 @@ class Predictions:
                 self._with_data.append(prediction.id)
                 if not prediction.settled:
                     # Its delivery was cut off, or had not begun.
-                    self._send(prediction, "completed")
+                    self._announcer.announce(prediction, "completed")
         self._tasks.spawn(self._sweep())
 
     async def close(self) -> None:
@@ -124,7 +133,7 @@ class Predictions:
         plan = draw_plan(
             self._settings.seed, account.key, number, request.model.run_s, request.input
         )
-        now = time.time()
+        now = self._clock.now()
         prediction = Prediction(
             id=plan.prediction_id,
             account=account.key,
@@ -141,6 +150,8 @@ class Predictions:
             deadline=None if request.cancel_after_s is None else now + request.cancel_after_s,
             plan=plan,
         )
+        life = self._conditions.faults.fire(subject_of_prediction(Operation.LIFE, prediction), LIFE)
+        prediction = replace(prediction, plan=afflicted(plan, life))
         self._keep(prediction)
         self._begin(prediction)
         _log.info("created", prediction=prediction.id, model=prediction.model)
@@ -151,9 +162,18 @@ class Predictions:
         prediction = self._predictions.get(prediction_id)
         return prediction if prediction and prediction.account == account.key else None
 
-    def newest_first(self, account: Account) -> list[Prediction]:
-        """Returns the predictions of an account."""
-        mine = (one for one in self._predictions.values() if one.account == account.key)
+    def of_any_account(self, prediction_id: str) -> Prediction | None:
+        """Returns a prediction whosesoever it is."""
+        return self._predictions.get(prediction_id)
+
+    def newest_first(self, account: Account, older_than_s: float = 0.0) -> list[Prediction]:
+        """Returns the predictions of an account, without the youngest."""
+        latest = self._clock.now() - older_than_s
+        mine = (
+            one
+            for one in self._predictions.values()
+            if one.account == account.key and (not older_than_s or one.created_at <= latest)
+        )
         return sorted(mine, key=lambda one: one.number, reverse=True)
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -175,22 +195,56 @@ class Predictions:
             await asyncio.wait({life}, timeout=timeout_s)
         return self._predictions.get(prediction.id, prediction)
 
+    async def first_attempt(self, prediction_id: str, timeout_s: float) -> None:
+        """Returns once the first webhook of a prediction was sent, or after `timeout_s`."""
+        attempted = self._first_attempts.setdefault(prediction_id, asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await attempted.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._first_attempts.pop(prediction_id, None)
+
+    @property
+    def view(self) -> View:
+        """How predictions are shown now."""
+        return View(
+            addresses=self._addresses,
+            speed=self._settings.speed,
+            now=self._clock.now(),
+            skew_s=self._clock.skew_s,
+            webhook_echoed=self._conditions.switches.webhook_echoed,
+        )
+
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Returns what a read of the prediction shows now."""
-        now = time.time()
-        if self._expired(prediction, now):
+        view = self.view
+        if self._expired(prediction, view.now):
             prediction = remove_data(prediction)
-        return prediction_answer(
-            prediction, self._version(prediction), self._addresses, now, self._settings.speed
-        )
+        output = None
+        if prediction.status is Status.SUCCEEDED and not prediction.data_removed:
+            output = shaped_output(
+                prediction.plan.output,
+                self._addresses.output(prediction.id),
+                self._video_path(prediction.id),
+            )
+        return prediction_answer(prediction, self._version(prediction), output, view)
 
     def video(self, prediction_id: str) -> Path | None:
         """Returns the file of a succeeded prediction until its retention ends."""
         prediction = self._predictions.get(prediction_id)
         if prediction is None or prediction.status is not Status.SUCCEEDED:
             return None
-        gone = prediction.data_removed or self._expired(prediction, time.time())
-        return None if gone else self._video_path(prediction_id)
+        gone = prediction.data_removed or self._expired(prediction, self._clock.now())
+        path = self._video_path(prediction_id)
+        return path if not gone and path.exists() else None
+
+    def expire(self, prediction_id: str) -> None:
+        """Ends the retention of a finished prediction now."""
+        if prediction_id in self._with_data:
+            self._with_data.remove(prediction_id)
+            self._remove_data(prediction_id)
 
     async def reset(self) -> None:
         """Forgets all predictions; numbers, and with them ids, go on."""
@@ -206,6 +260,8 @@ class Predictions:
         prediction = self._predictions.get(prediction_id)
         if prediction is not None:
             self._keep(with_attempt(prediction, attempt, settled))
+        if (attempted := self._first_attempts.get(prediction_id)) is not None:
+            attempted.set()
 
     def _begin(self, prediction: Prediction) -> None:
         life = self._tasks.spawn(self._live(prediction.id))
@@ -217,13 +273,13 @@ class Predictions:
         prediction = self._predictions[prediction_id]
         if prediction.status is Status.STARTING:
             at, step = next_step(prediction, self._settings.speed)
-            await _sleep_until(at)
+            await self._clock.sleep_until(at)
             if step is not Step.START:
                 self._end(prediction, step)
                 return
-            prediction = start(prediction, time.time())
+            prediction = start(prediction, self._clock.now())
             self._keep(prediction)
-            self._send(prediction, "start")
+            self._announcer.announce(prediction, "start")
         logs = self._tasks.spawn(self._send_logs(prediction_id))
         try:
             step, error = await self._run(prediction)
@@ -237,7 +293,7 @@ class Predictions:
         error: str | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_sleep_until(at))
+                group.create_task(self._clock.sleep_until(at))
                 group.create_task(self._make_video(prediction, step))
         except* (ImageUnavailable, UnreadableImage) as failures:
             step, error = Step.FAIL, str(failures.exceptions[0])
@@ -279,13 +335,13 @@ class Predictions:
 
     def _end(self, prediction: Prediction, step: Step, error: str | None = None) -> Prediction:
         """Ends a prediction; nothing waits in here, so nobody sees it half ended."""
-        ended = finish(prediction, step, time.time(), self._settings.speed, error)
+        ended = finish(prediction, step, self._clock.now(), self._settings.speed, error)
         self._keep(ended)
         self._with_data.append(ended.id)
         _log.info("ended", prediction=ended.id, status=ended.status, error=ended.error)
         if ended.status is Status.SUCCEEDED:
-            self._send(ended, "output")
-        self._send(ended, "completed")
+            self._announcer.announce(ended, "output")
+        self._announcer.announce(ended, "completed")
         return ended
 
     async def _send_logs(self, prediction_id: str) -> None:
@@ -297,48 +353,23 @@ class Predictions:
             logs = self.answer(prediction)["logs"]
             if logs != told:
                 told = logs
-                self._send(prediction, "logs")
-
-    def _send(self, prediction: Prediction, event: str) -> None:
-        """Sends one event, if somebody wants it, with what a read shows now."""
-        account = self._accounts.find(prediction.account)
-        # Replicate promises no webhook for an aborted prediction.
-        silent = prediction.plan.silent or prediction.status is Status.ABORTED
-        if prediction.webhook is None or account is None:
-            return
-        if silent or event not in prediction.events:
-            return
-        moment = time.time_ns() if event == "logs" else event
-        draw = stream(self._settings.seed, "webhook", prediction.id, moment)
-        self._tasks.spawn(
-            self._webhooks.deliver(
-                Delivery(
-                    prediction_id=prediction.id,
-                    event=event,
-                    webhook_id="msg_" + "".join(draw.choices(WEBHOOK_ID_ALPHABET, k=27)),
-                    address=prediction.webhook,
-                    body=json.dumps(
-                        self.answer(prediction), ensure_ascii=False, separators=(",", ":")
-                    ).encode(),
-                    secrets=(account.secret,),
-                    final=event == "completed",
-                )
-            )
-        )
+                self._announcer.announce(prediction, "logs")
 
     async def _sweep(self) -> None:
         """Removes the data of finished predictions once their retention has passed."""
         pause_s = min(SWEEP_PAUSE_S_MAX, self._settings.retention_s / 2)
         while True:
             await asyncio.sleep(pause_s)
-            now = time.time()
+            now = self._clock.now()
             while self._with_data and self._expired(self._predictions[self._with_data[0]], now):
-                prediction = self._predictions[self._with_data.popleft()]
-                self._video_path(prediction.id).unlink(missing_ok=True)
-                self._keep(remove_data(prediction))
-                self._without_data.append(prediction.id)
+                self._remove_data(self._with_data.popleft())
             while len(self._without_data) > REMOVED_MAX:
                 self._forget(self._without_data.popleft())
+
+    def _remove_data(self, prediction_id: str) -> None:
+        self._video_path(prediction_id).unlink(missing_ok=True)
+        self._keep(remove_data(self._predictions[prediction_id]))
+        self._without_data.append(prediction_id)
 
     def _keep(self, prediction: Prediction) -> None:
         self._predictions[prediction.id] = prediction
@@ -346,6 +377,7 @@ class Predictions:
 
     def _forget(self, prediction_id: str) -> None:
         self._predictions.pop(prediction_id, None)
+        self._announcer.forget(prediction_id)
         self._store.delete("prediction", prediction_id)
         self._video_path(prediction_id).unlink(missing_ok=True)
 
@@ -372,7 +404,3 @@ def _loaded(document: dict[str, Any]) -> Prediction:
     values["events"] = frozenset(values["events"])
     values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
     return Prediction(**values)
-
-
-async def _sleep_until(moment: float) -> None:
-    await asyncio.sleep(max(0.0, moment - time.time()))

@@ -1,16 +1,22 @@
 """What the API refuses, in the shape of Replicate's error answers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 __all__ = [
     "InvalidField",
     "Problem",
+    "failure",
     "invalid_input",
     "malformed",
     "method_not_allowed",
+    "no_credit",
+    "not_cancelable",
     "not_found",
+    "throttled",
     "unauthenticated",
     "unknown_version",
     "wrong_deadline",
@@ -31,10 +37,13 @@ class InvalidField:
 class Problem(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
+    def __init__(
+        self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(body.get("detail"))
         self.status = status
         self.body = body
+        self.headers = headers or {}
 
 
 def unauthenticated() -> Problem:
@@ -59,6 +68,38 @@ def unknown_version() -> Problem:
         "Invalid version or not permitted",
         "The specified version does not exist (or perhaps you don't have permission to use it?)",
     )
+
+
+def throttled(retry_after_s: float, in_header: bool = True, in_body: bool = True) -> Problem:
+    """Returns the answer to a call above a limit, with the whole seconds until the next one."""
+    seconds = math.ceil(retry_after_s)
+    detail = f"Request was throttled. Expected available in {seconds} seconds."
+    told: dict[str, Any] = {"retry_after": seconds} if in_body else {}
+    if not (in_header or in_body):
+        detail = "Request was throttled."
+    body = {"title": "Too Many Requests", "detail": detail, "status": 429, **told}
+    return Problem(429, body, {"Retry-After": str(seconds)} if in_header else None)
+
+
+def no_credit() -> Problem:
+    """Returns the answer to an account without credit."""
+    return _problem(
+        402,
+        "Insufficient credit",
+        "You have insufficient credit to run this model. Go to"
+        " https://replicate.com/account/billing#billing to purchase credit.",
+    )
+
+
+def not_cancelable() -> Problem:
+    """Returns the answer to the cancel of a finished prediction, where that is refused."""
+    return _problem(409, "Conflict", "The prediction has already finished")
+
+
+def failure(status: int) -> Problem:
+    """Returns an error of the service itself, which says nothing about the request."""
+    title = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
+    return _problem(status, title, f"{title}. Please try again later.")
 
 
 def wrong_deadline(detail: str) -> Problem:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.simulator.problems import InvalidField
+from services.simulator.switches import SchemaGeneration
 from services.simulator.validation import Schema
 
 __all__ = ["Model", "Registry", "Version", "load_registry"]
@@ -74,10 +75,13 @@ class Model:
         """Returns `owner/name`."""
         return f"{self.owner}/{self.name}"
 
-    @property
-    def latest(self) -> Version:
-        """Returns the version that a create by name runs."""
-        return self.versions[0]
+    def latest(self, generation: SchemaGeneration = "current") -> Version:
+        """Returns the version that a create by name runs.
+
+        Some models appeared late: before that they are as they are now.
+        """
+        mine = (one for one in self.versions if one.generation == generation)
+        return next(mine, self.versions[0])
 
 
 class Registry:
@@ -96,12 +100,14 @@ class Registry:
         """Returns the model named `owner/name`."""
         return self._models.get(full_name)
 
-    def find_version(self, reference: str) -> tuple[Model, Version] | None:
+    def find_version(
+        self, reference: str, generation: SchemaGeneration = "current"
+    ) -> tuple[Model, Version] | None:
         """Returns what `owner/name`, `owner/name:<version>` or `<version>` refers to."""
         full_name, colon, version_id = reference.partition(":")
         if not colon:
             model = self._models.get(reference)
-            return (model, model.latest) if model else self._versions.get(reference)
+            return (model, model.latest(generation)) if model else self._versions.get(reference)
         found = self._versions.get(version_id)
         return found if found and found[0].full_name == full_name else None
 

@@ -13,8 +13,10 @@ from aiohttp import ClientSession, TCPConnector, web
 from services.simulator.accounts import Accounts
 from services.simulator.addresses import Addresses
 from services.simulator.api import api_application
+from services.simulator.conditions import Conditions
 from services.simulator.control import control_application
 from services.simulator.delivery import delivery_application
+from services.simulator.faults.world import World
 from services.simulator.images import ImageFetcher
 from services.simulator.journal import Journal
 from services.simulator.predictions import Predictions
@@ -51,25 +53,39 @@ async def run_simulator(
         ports = (settings.api_port, settings.delivery_port, settings.control_port)
         sockets = [stack.enter_context(_listen(settings.host, port)) for port in ports]
         addresses = Addresses(*(_address(one) for one in sockets))
+        conditions = Conditions(settings.seed, settings.switches, settings.profile)
         accounts = Accounts(settings.tokens, settings.seed)
         registry = load_registry()
         journal = Journal(time.time)
-        uploads = Uploads(folder / "uploads", store, settings.seed)
-        predictions = Predictions(settings, folder, accounts, registry, store, renderer, addresses)
+        uploads = Uploads(folder / "uploads", store, settings.seed, conditions.clock)
+        predictions = Predictions(
+            settings, folder, accounts, registry, store, renderer, addresses, conditions
+        )
+        world = World(conditions, accounts, predictions)
         session = await stack.enter_async_context(
             # A connection that was kept can be dead by the next webhook: each gets its own.
             ClientSession(connector=TCPConnector(limit=CONNECTIONS_MAX, force_close=True))
         )
         webhooks = WebhookSender(
-            session, settings.allowed_hosts, settings.speed, predictions.record_attempt
+            session,
+            settings.allowed_hosts,
+            settings.speed,
+            accounts,
+            conditions,
+            world.strike,
+            predictions.record_attempt,
         )
         images = ImageFetcher(session, settings.allowed_hosts, uploads, addresses)
         predictions.open(webhooks, images)
         stack.push_async_callback(predictions.close)
         applications = (
-            api_application(accounts, registry, predictions, uploads, addresses, journal),
-            delivery_application(predictions, uploads, journal),
-            control_application(settings, accounts, predictions, uploads, journal),
+            api_application(
+                accounts, registry, predictions, uploads, addresses, journal, conditions, world
+            ),
+            delivery_application(
+                accounts, predictions, uploads, addresses, journal, conditions, world
+            ),
+            control_application(settings, accounts, predictions, uploads, journal, conditions),
         )
         for application, listener in zip(applications, sockets, strict=True):
             await _serve(stack, application, listener)
@@ -120,4 +136,4 @@ async def _serve(
 async def _sweep(uploads: Uploads) -> None:
     while True:
         await asyncio.sleep(UPLOAD_SWEEP_PAUSE_S)
-        uploads.remove_expired(time.time())
+        uploads.remove_expired()

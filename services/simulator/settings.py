@@ -1,12 +1,19 @@
 """Options of the simulator and how the command line gives them."""
 
 import argparse
+import contextlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
+
+from pydantic import ValidationError
 
 from services.runtime.telemetry import LogFormat
+from services.simulator.complaints import sentences
+from services.simulator.faults.profiles import Profile
+from services.simulator.switches import Switches
 
 __all__ = ["LOOPBACK_HOSTS", "SimulatorSettings", "VideoMode", "read_settings"]
 
@@ -18,7 +25,7 @@ VideoMode = Literal["full", "stamp"]
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSettings:
-    """What a simulator is told when it starts; nothing of it changes afterwards."""
+    """What a simulator is told when it starts."""
 
     host: str = "127.0.0.1"
     """Address that all three listeners are bound to."""
@@ -44,6 +51,10 @@ class SimulatorSettings:
     """Hosts to which webhooks may go and from which images may be fetched."""
     video: VideoMode = "full"
     """`full` draws each video, `stamp` copies one drawing per size and marks the copy."""
+    switches: Switches = field(default_factory=Switches)
+    """How it behaves where Replicate's behavior is not known; can be changed while it runs."""
+    profile: Profile = Profile.CALM
+    """Which weather of faults it begins with."""
     log_format: LogFormat = "console"
     """How the log on standard error looks."""
 
@@ -63,6 +74,8 @@ def read_settings(arguments: Sequence[str]) -> SimulatorSettings:
         data=given.data,
         allowed_hosts=LOOPBACK_HOSTS | {host.lower() for host in given.allow_host},
         video=cast("VideoMode", given.video),
+        switches=_switches(given.switch),
+        profile=given.profile,
         log_format=cast("LogFormat", given.log_format),
     )
 
@@ -106,6 +119,22 @@ def _parser() -> argparse.ArgumentParser:
         "--video", choices=("full", "stamp"), default=default.video, help="how videos are made"
     )
     parser.add_argument(
+        "--switch",
+        action="append",
+        default=[],
+        type=_switch,
+        metavar="NAME=VALUE",
+        help=f"how to behave where Replicate's behavior is not known, repeatable; one of"
+        f" {', '.join(Switches.model_fields)}",
+    )
+    parser.add_argument(
+        "--profile",
+        choices=tuple(Profile),
+        type=Profile,
+        default=default.profile,
+        help="weather of faults to begin with",
+    )
+    parser.add_argument(
         "--log-format", choices=("console", "json"), default=default.log_format, help="log format"
     )
     return parser
@@ -123,6 +152,21 @@ def _speed(text: str) -> float:
     if not 0.01 <= speed <= SPEED_MAX:
         raise argparse.ArgumentTypeError("must be 0.01 to 1000")
     return speed
+
+
+def _switch(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    with contextlib.suppress(ValueError):  # What is no JSON is a word.
+        value = json.loads(value)
+    try:
+        Switches.model_validate({name: value})
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError("; ".join(sentences(error))) from None
+    return name, value
+
+
+def _switches(given: Sequence[tuple[str, Any]]) -> Switches:
+    return Switches.model_validate(dict(given))
 
 
 def _positive(text: str) -> float:

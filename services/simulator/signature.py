@@ -11,14 +11,15 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that every secret has.
 SECRET_BYTES = 24
 
 
-def make_secret(seed: int, token: str) -> str:
-    """Returns the signing secret of an account; the same seed and token give the same one."""
-    digest = hmac.digest(str(seed).encode(), b"webhook secret|" + token.encode(), hashlib.sha256)
+def make_secret(seed: int, token: str, rotations: int = 0) -> str:
+    """Returns the signing secret of an account after so many rotations; the same for the same."""
+    purpose = f"webhook secret|{token}" + (f"|{rotations}" if rotations else "")
+    digest = hmac.digest(str(seed).encode(), purpose.encode(), hashlib.sha256)
     return SECRET_PREFIX + base64.b64encode(digest[:SECRET_BYTES]).decode()
 
 
 def signature_headers(
-    webhook_id: str, sent_at_s: int, body: bytes, secrets: Sequence[str]
+    webhook_id: str, sent_at_s: float, body: bytes, secrets: Sequence[str]
 ) -> dict[str, str]:
     """Returns the three headers of a webhook, with one `v1` signature for each secret.
 

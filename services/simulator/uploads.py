@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from services.simulator.accounts import Account
+from services.simulator.clock import Clock
 from services.simulator.plan import ID_ALPHABET, stream
 from services.simulator.problems import malformed
 from services.simulator.store import Store
@@ -39,11 +39,12 @@ class Upload:
 class Uploads:
     """All uploaded files of all accounts."""
 
-    def __init__(self, folder: Path, store: Store, seed: int) -> None:
+    def __init__(self, folder: Path, store: Store, seed: int, clock: Clock) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._store = store
         self._seed = seed
+        self._clock = clock
         self._uploads = {
             document["id"]: Upload(**document) for document in store.documents("upload")
         }
@@ -75,7 +76,7 @@ class Uploads:
             # Also when the client goes away halfway: half a file must not stay.
             path.unlink(missing_ok=True)
             raise
-        now = time.time()
+        now = self._clock.now()
         upload = Upload(
             id=upload_id,
             account=account.key,
@@ -100,11 +101,11 @@ class Uploads:
     def find(self, upload_id: str) -> Upload | None:
         """Returns an upload that has not expired."""
         upload = self._uploads.get(upload_id)
-        return upload if upload and upload.expires_at > time.time() else None
+        return upload if upload and upload.expires_at > self._clock.now() else None
 
     def of(self, account: Account) -> list[Upload]:
         """Returns the uploads of an account, newest first."""
-        now = time.time()
+        now = self._clock.now()
         mine = [
             upload
             for upload in self._uploads.values()
@@ -122,8 +123,9 @@ class Uploads:
         self._store.delete("upload", upload.id)
         self.path(upload).unlink(missing_ok=True)
 
-    def remove_expired(self, now: float) -> None:
-        """Removes what has expired at `now`."""
+    def remove_expired(self) -> None:
+        """Removes what has expired."""
+        now = self._clock.now()
         for upload in [one for one in self._uploads.values() if one.expires_at <= now]:
             self.remove(upload)
 

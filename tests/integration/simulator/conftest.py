@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
+from services.simulator.client import SimulatorControl
 from services.simulator.renderer import Renderer
 from services.simulator.server import run_simulator
 from services.simulator.settings import SimulatorSettings
@@ -36,7 +37,8 @@ async def start(renderer: Renderer) -> AsyncIterator[Start]:
                 }
             )
             addresses = await stack.enter_async_context(run_simulator(settings, renderer))
-            return Running(addresses, session, settings.tokens[0])
+            control = await stack.enter_async_context(SimulatorControl(addresses.control))
+            return Running(addresses, session, settings.tokens[0], control)
 
         yield start_one
 

@@ -11,6 +11,7 @@ from aiohttp import ClientSession
 from replicate.client import Client
 
 from services.simulator.addresses import Addresses
+from services.simulator.client import SimulatorControl
 
 SMALL = "wan-video/wan-2.1-1.3b"
 WAIT_S = 15.0
@@ -25,6 +26,7 @@ class Running:
     addresses: Addresses
     session: ClientSession
     token: str
+    control: SimulatorControl
 
     def client(self, token: str | None = None) -> Client:
         """Returns Replicate's own client for this simulator."""

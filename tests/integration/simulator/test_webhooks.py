@@ -8,6 +8,7 @@ import standardwebhooks
 import svix
 from aiohttp import ClientSession
 
+from services.simulator.client import SimulatorControl
 from services.simulator.renderer import Renderer
 from services.simulator.server import run_simulator
 from services.simulator.settings import SimulatorSettings
@@ -184,13 +185,19 @@ async def test_a_delivery_that_a_restart_cut_off_goes_on(
     )
     receiver.answers = [500] * 3
     async with ClientSession() as session:
-        async with run_simulator(settings, renderer) as addresses:
-            running = Running(addresses, session, settings.tokens[0])
+        async with (
+            run_simulator(settings, renderer) as addresses,
+            SimulatorControl(addresses.control) as control,
+        ):
+            running = Running(addresses, session, settings.tokens[0], control)
             done = await running.create("a lake [fail]", webhook=f"{receiver.address}/hook")
             # The start, the completion, and its first repetition; the next would take longer.
             await receiver.gets(3)
-        async with run_simulator(settings, renderer) as addresses:
-            running = Running(addresses, session, settings.tokens[0])
+        async with (
+            run_simulator(settings, renderer) as addresses,
+            SimulatorControl(addresses.control) as control,
+        ):
+            running = Running(addresses, session, settings.tokens[0], control)
             attempts = await settled(running, done["id"])
 
     completions = [one for one in attempts if one["event"] == "completed"]

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import parse_qsl
 
 import pytest
@@ -94,3 +95,21 @@ def test_a_senseless_query_is_refused(query: Mapping[str, str]) -> None:
         page_of(NEWEST_FIRST, query)
 
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(("shift", "first_of_next"), [(-1, 151), (0, 150), (1, 149)])
+def test_a_page_can_begin_too_early_or_too_late(
+    shift: Literal[-1, 0, 1], first_of_next: int
+) -> None:
+    page = page_of(NEWEST_FIRST, {}, next_shift=shift)
+
+    assert numbers(follow(page.next_query))[0] == first_of_next
+    assert numbers(page)[-1] == 151
+
+
+def test_moments_that_were_shown_wrong_find_what_they_were_shown_for() -> None:
+    shown = datetime.fromtimestamp(1_700_000_000 + 240 + 300, UTC).isoformat()
+
+    page = page_of(NEWEST_FIRST, {"created_after": shown}, skew_s=300)
+
+    assert numbers(page) == list(range(250, 239, -1))

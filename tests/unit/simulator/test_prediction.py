@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,9 @@ from services.simulator.prediction import (
     Prediction,
     Status,
     Step,
+    as_of,
     finish,
+    is_charged,
     next_step,
     remove_data,
     run_elapsed_s,
@@ -138,3 +141,43 @@ def test_only_the_latest_attempts_are_kept() -> None:
     assert len(one.attempts) == 64
     assert one.attempts[-1].webhook_id == "msg_99"
     assert with_attempt(one, one.attempts[0], settled=True).settled
+
+
+def test_what_never_starts_waits_for_its_deadline_or_for_ever() -> None:
+    for deadline, at in ((None, math.inf), (1060.0, 1060.0)):
+        step = next_step(prediction(Ending.STUCK_STARTING, deadline), speed=1)
+        assert step == (at, Step.START if deadline is None else Step.ABORT)
+
+
+def test_an_earlier_moment_shows_an_earlier_prediction() -> None:
+    done = finish(start(prediction(), 1004.0), Step.SUCCEED, 1044.0, speed=1)
+
+    assert as_of(done, 999.0) is None
+    assert as_of(done, 1000.0) == prediction()
+    assert as_of(done, 1004.0) == start(prediction(), 1004.0)
+    assert as_of(done, 1044.0) == done
+    canceled = finish(prediction(), Step.CANCEL, 1002.0, speed=1)
+    assert as_of(canceled, 1001.0) == prediction()
+
+
+@pytest.mark.parametrize(
+    ("step", "started", "charged"),
+    [
+        (None, False, (False, False)),
+        (None, True, (False, False)),
+        (Step.SUCCEED, True, (True, True)),
+        (Step.FAIL, True, (False, True)),
+        (Step.CANCEL, True, (True, True)),
+        (Step.CANCEL, False, (False, True)),
+        (Step.ABORT, False, (False, False)),
+    ],
+)
+def test_what_costs_is_known_but_for_two_cases(
+    step: Step | None, started: bool, charged: tuple[bool, bool]
+) -> None:
+    one = start(prediction(), 1004.0) if started else prediction()
+    if step is not None:
+        one = finish(one, step, 1044.0, speed=1)
+
+    for unknown, expected in zip((False, True), charged, strict=True):
+        assert is_charged(one, failed=unknown, canceled_before_start=unknown) is expected

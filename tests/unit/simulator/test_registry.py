@@ -19,7 +19,7 @@ CURRENT_14B = {
 
 def test_the_whole_catalog_is_there_with_its_inputs() -> None:
     inputs = {
-        model.full_name: set(model.latest.schemas["Input"]["properties"])
+        model.full_name: set(model.latest().schemas["Input"]["properties"])
         for model in load_registry()
     }
 
@@ -42,7 +42,7 @@ def test_the_whole_catalog_is_there_with_its_inputs() -> None:
 
 
 def test_versions_are_unlike_and_look_like_replicates() -> None:
-    ids = [model.latest.id for model in load_registry()]
+    ids = [model.latest().id for model in load_registry()]
 
     assert len(set(ids)) == 5
     assert all(re.fullmatch("[0-9a-f]{64}", one) for one in ids)
@@ -64,7 +64,28 @@ def test_a_value_is_the_given_one_else_the_schemas_else_the_fallback() -> None:
     small = load_registry().find("wan-video/wan-2.1-1.3b")
     assert small is not None
 
-    assert small.latest.value({"frame_num": 17}, "frame_num", 5) == 17
-    assert small.latest.value({}, "frame_num", 5) == 81
-    assert small.latest.value({}, "seed", 5) == 5
-    assert small.latest.value({"num_frames": "many"}, "num_frames", 5) == 5
+    assert small.latest().value({"frame_num": 17}, "frame_num", 5) == 17
+    assert small.latest().value({}, "frame_num", 5) == 81
+    assert small.latest().value({}, "seed", 5) == 5
+    assert small.latest().value({"num_frames": "many"}, "num_frames", 5) == 5
+
+
+def test_each_14b_model_has_the_inputs_of_spring_2025_too() -> None:
+    spring = {"prompt", "num_frames", "frames_per_second", "sample_steps", "seed"}
+    spring |= {"sample_guide_scale", "sample_shift"}
+    image_only = {"image", "max_area", "fast_mode", "lora_weights", "lora_scale"}
+
+    for model in load_registry():
+        version = model.latest("spring-2025")
+        if model.name == "wan-2.1-1.3b":  # It came later.
+            assert version is model.latest()
+            continue
+        more = image_only if "i2v" in model.name else {"aspect_ratio"}
+        properties = version.schemas["Input"]["properties"]
+        assert set(properties) == spring | more
+        assert (properties["num_frames"]["minimum"], properties["num_frames"]["maximum"]) == (
+            5,
+            100,
+        )
+        assert version.invalid_fields({"prompt": "a", "sample_shift": 0}) != []
+        assert load_registry().find_version(version.id) is not None

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from services.simulator.faults.profiles import Profile
 from services.simulator.settings import SimulatorSettings, read_settings
+from services.simulator.switches import Switches
 
 
 def test_the_defaults_are_those_of_the_local_stack() -> None:
@@ -18,6 +20,8 @@ def test_every_option_is_taken() -> None:
         "--host ::1 --api-port 0 --delivery-port 0 --control-port 0 --seed 9 --speed 1000"
         " --token r8_a --token r8_b --token r8_a --retention-s 5 --data var/simulator"
         " --allow-host Media.Example --video stamp --log-format json"
+        " --switch list_lag_s=20 --switch cancel_finished_status=409 --switch schemas=spring-2025"
+        " --switch webhook_echoed=false --profile flaky"
     )
 
     settings = read_settings(typed.split())
@@ -35,12 +39,27 @@ def test_every_option_is_taken() -> None:
         allowed_hosts=frozenset({"127.0.0.1", "::1", "localhost", "media.example"}),
         video="stamp",
         log_format="json",
+        switches=Switches(
+            list_lag_s=20,
+            cancel_finished_status=409,
+            schemas="spring-2025",
+            webhook_echoed=False,
+        ),
+        profile=Profile.FLAKY,
     )
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--speed", "0"), ("--speed", "1001"), ("--api-port", "65536"), ("--retention-s", "0")],
+    [
+        ("--speed", "0"),
+        ("--speed", "1001"),
+        ("--api-port", "65536"),
+        ("--retention-s", "0"),
+        ("--switch", "list_lag_s=-1"),
+        ("--switch", "weather=fine"),
+        ("--profile", "sunny"),
+    ],
 )
 def test_a_value_out_of_range_ends_the_process(
     option: str, value: str, capsys: pytest.CaptureFixture[str]

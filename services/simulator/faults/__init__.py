@@ -1,0 +1,1 @@
+"""The faults that the stand-in can be told to make."""
