@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help setup up demo test lint format protos lock clean
-.PHONY: bench-credits bench-generation bench-simulator bench-webhook mutants
+.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook kills mutants
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ format: setup ## Formats code and contracts.
 
 bench-credits: setup ## Measures the ledger: one account against 10,000, and a call that does nothing.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits
+
+bench-memory: setup ## Watches the ledger's memory over 200,000 operations.
+	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits --memory
+
+kills: setup ## Kills the ledger's server twenty times under load, on each database.
+	REELWORKS_TEST_KILLS=20 $(BIN)/pytest tests/integration/credits/test_kills.py
 
 mutants: setup ## Plants bugs in the ledger, one at a time, and shows which test catches each.
 	$(BIN)/python -m tests.mutants.run

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -40,6 +41,22 @@ class PostgresqlServer:
             "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement,
         )  # fmt: skip
         return answer.strip()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stops all processes of the server, as if its machine hung, until the block ends."""
+        postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
+        stopped = [postmaster]
+        os.kill(postmaster, signal.SIGSTOP)  # It makes no others from now on.
+        try:
+            children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+            for process in map(int, children.split()):
+                os.kill(process, signal.SIGSTOP)
+                stopped.append(process)
+            yield
+        finally:
+            for process in reversed(stopped):
+                os.kill(process, signal.SIGCONT)
 
     def run(self, program: str, *arguments: str) -> str:
         """Runs one of PostgreSQL's programs as a user that it accepts."""

@@ -1,7 +1,6 @@
 """`reelworks credits …`: accounts, their statements, and credits for them."""
 
 import sys
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from services.cli.options import (
     UserOption,
     VarOption,
     check_number,
+    request_key,
     run,
 )
 from services.cli.output import Column, print_json, print_line, print_table, signed
@@ -118,9 +118,9 @@ def grant(
         raise typer.BadParameter(
             f"{kind} is none of bonus, purchase, adjustment", param_hint="--type"
         )
-    key = request_id or str(uuid.uuid4())
+    key = request_key(request_id)
     added = run(
-        _grant(service_address("credits", var), user, amount, chosen, key, description), user
+        _grant(service_address("credits", var), user, amount, chosen, key, description), user, key
     )
     print_added(added, key, as_json=as_json)
 

@@ -24,6 +24,8 @@ COLUMNS = (
     "reserved_after",
     "request_id",
 )
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a text begins with that spreadsheets would carry out instead of showing it."""
 
 
 async def write_csv(statement: AsyncIterator[Transaction], file: TextIO) -> None:
@@ -44,7 +46,8 @@ async def write_csv(statement: AsyncIterator[Transaction], file: TextIO) -> None
 def row_of(transaction: Transaction) -> tuple[str | int, ...]:
     """Returns the cells of a transaction, in the order of `COLUMNS`.
 
-    The sum of its `amount` over a whole statement is what is available.
+    The sum of its `amount` over a whole statement is what is available. A text of people's that a
+    spreadsheet would take for a formula has a `'` in front.
     """
     return (
         # A colon is in no user's id, so that no two transactions share an id.
@@ -54,11 +57,15 @@ def row_of(transaction: Transaction) -> tuple[str | int, ...]:
         transaction.type.lower(),
         # A generation reserves under its own id.
         transaction.reservation_id,
-        transaction.description,
+        _as_text(transaction.description),
         transaction.created_at.isoformat(),
         transaction.version,
         transaction.reserved_change,
         transaction.available_after,
         transaction.reserved_after,
-        transaction.request_id,
+        _as_text(transaction.request_id),
     )
+
+
+def _as_text(written: str) -> str:
+    return f"'{written}" if written.startswith(_FORMULA_SIGNS) else written

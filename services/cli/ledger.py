@@ -116,7 +116,7 @@ def adjust(
     With --json: one document {balance, transaction, replayed}.
     """
     key = request_key(request_id)
-    added = run(_adjust(service_address("credits", var), user, int(change), key, reason), user)
+    added = run(_adjust(service_address("credits", var), user, int(change), key, reason), user, key)
     print_added(added, key, as_json=as_json)
 
 
@@ -142,6 +142,7 @@ def reimburse(
     given = run(
         _reimburse(service_address("credits", var), user, reservation_id, amount, key, reason),
         user,
+        key,
     )
     if as_json:
         print_json(given)

@@ -52,12 +52,15 @@ class FailureExit(typer.Exit):
         super().__init__(FAILED)
 
 
-def run(work: Coroutine[Any, Any, ResultType], user_id: str = "") -> ResultType:
-    """Runs the work of a command; an error of a service is printed and ends it with exit code 1."""
+def run(work: Coroutine[Any, Any, ResultType], user_id: str = "", key: str = "") -> ResultType:
+    """Runs the work of a command; an error of a service is printed and ends it with exit code 1.
+
+    `key` is the request id of work that moves credits.
+    """
     try:
         return asyncio.run(work)
     except ServiceError as error:
-        print_error(explain(error, user_id))
+        print_error(explain(error, user_id, key))
         raise FailureExit from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

@@ -1,6 +1,6 @@
 """Says in a line what went wrong with a call, and what to do next."""
 
-from services.runtime.errors import DeadlineExceeded, ServiceError, Unavailable
+from services.runtime.errors import DeadlineExceeded, ServiceError, ServiceFailed, Unavailable
 
 __all__ = ["explain"]
 
@@ -17,13 +17,26 @@ _HINTS = {
     "GENERATION_ID_REUSED": "leave --generation-id out to make another video",
     "RESERVATION_NOT_FOUND": "`reelworks credits reservations --user {user_id}` lists them",
     "REQUEST_ID_REUSED": "leave --request-id out to move credits once more",
+    "VERIFICATION_TOO_LONG": "verify one user at a time with --user",
 }
 
 
-def explain(error: ServiceError, user_id: str = "") -> str:
-    """Returns what went wrong and, where it helps, what to do next."""
-    if isinstance(error, Unavailable | DeadlineExceeded) and not error.reason:
+def explain(error: ServiceError, user_id: str = "", key: str = "") -> str:
+    """Returns what went wrong and, where it helps, what to do next.
+
+    `key` is the request id of a call that moves credits, which it may have done although it failed.
+    """
+    said = _said(error, user_id)
+    if key and isinstance(error, Unavailable | DeadlineExceeded | ServiceFailed):
+        return f"{said}; whether credits moved is open: repeat with --request-id {key}"
+    return said
+
+
+def _said(error: ServiceError, user_id: str) -> str:
+    if isinstance(error, Unavailable) and not error.reason:
         return "Reelworks does not answer; start it with `reelworks up`"
+    if isinstance(error, DeadlineExceeded) and not error.reason:
+        return "Reelworks did not answer in time"
     message = error.message.rstrip(".") or error.reason or error.status.name
     hint = _HINTS.get(error.reason)
     if hint is None:

@@ -10,7 +10,8 @@ WATCH_S = 3600.0
 _READ_S = 2.0
 _WRITE_S = 5.0
 _CREATE_S = 10.0
-_PROOF_S = 600.0
+_PROOF_S = 610.0
+"""Longer than the service itself takes at most, so that it can say why it gave up."""
 
 DEADLINES_S: Mapping[str, float] = {
     "OpenAccount": _WRITE_S,

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 DIGEST_BYTES = 16
+_IDS = re.compile(r"([A-Za-z0-9_-]{1,64})\0([A-Za-z0-9_-]{1,64})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT = timedelta(microseconds=1)
 _NUMBER = struct.Struct(">q")
@@ -68,8 +70,11 @@ def _version(place: bytes) -> int:
 
 def _reservation_place(place: bytes) -> ReservationPlace:
     (microseconds,) = _NUMBER.unpack_from(place)
-    reservation_id, _, user_id = place[_NUMBER.size :].decode().partition("\0")
-    return ReservationPlace(_EPOCH + microseconds * _INSTANT, reservation_id, user_id)
+    # The digest has no key: whoever reads this can write tokens, but no ids that are none.
+    ids = _IDS.fullmatch(place[_NUMBER.size :].decode())
+    if ids is None:
+        raise ValueError("no ids")
+    return ReservationPlace(_EPOCH + microseconds * _INSTANT, ids[1], ids[2])
 
 
 def _statement(request: credits_pb2.ListTransactionsRequest) -> str:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, select, text, tuple_
 
 from services.credits.ledger import Books
 from services.credits.records import Account, Reservation, ReservationState, Transaction
 from services.credits.rows import account_of, reservation_of, transaction_of
-from services.credits.tables import accounts, reservations, transactions
+from services.credits.tables import UNSPENT, accounts, reservations, transactions
 from services.runtime.database import Database, read_clock
 from services.runtime.group_read import GroupRead
 from services.runtime.rowset import GivenRows
@@ -85,22 +85,21 @@ class LedgerReads:
         Only those with a version above `after_version`, and below `below_version` where it is
         given.
         """
-        wanted = [
-            accounts.c.user_id == transactions.c.user_id,
-            transactions.c.version > after_version,
-        ]
-        if below_version is not None:
-            wanted.append(transactions.c.version < below_version)
-        rows = await self._read(
-            select(accounts.c.user_id, transactions)
-            .outerjoin_from(accounts, transactions, and_(*wanted))
-            .where(accounts.c.user_id == user_id)
-            .order_by(transactions.c.version.desc())
+        columns = transactions.c
+        statement = (
+            select(transactions)
+            .where(columns.user_id == user_id, columns.version > after_version)
+            .order_by(columns.version.desc())
             .limit(limit)
         )
-        if not rows:
+        if below_version is not None:
+            statement = statement.where(columns.version < below_version)
+        # Joined to the account, which only an empty page depends on, each page would cost as much
+        # as the whole statement: PostgreSQL would read and sort all of it.
+        rows = await self._read(statement)
+        if not rows and await self.find_account(user_id) is None:
             return None
-        return [transaction_of(row) for row in rows if row[transactions.c.version] is not None]
+        return [transaction_of(row) for row in rows]
 
     async def list_reservations(
         self,
@@ -159,9 +158,12 @@ class LedgerReads:
 
 
 def _is_in(state: ReservationState) -> ColumnElement[bool]:
-    # Written out, or neither database could tell that a partial index holds these rows.
+    # Written out, or neither database could tell that a partial index holds these rows; SQLite
+    # recognizes the index's own condition only.
     wanted: ColumnElement[str] = bindparam("state", state.value, literal_execute=True)
-    return reservations.c.state == wanted
+    is_in = reservations.c.state == wanted
+    is_unspent = state not in (ReservationState.RESERVED, ReservationState.COMMITTED)
+    return and_(is_in, text(UNSPENT)) if is_unspent else is_in
 
 
 def _bound(place: ReservationPlace, order: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:

@@ -129,8 +129,9 @@ def _check_reserve(request: credits_pb2.ReserveRequest) -> Iterator[FieldViolati
     yield from _check_credits(request.credits, 1)
     if request.HasField("ttl"):
         ttl_ns = request.ttl.seconds * 10**9 + request.ttl.nanos
-        if not TTL_MIN_NS <= ttl_ns <= TTL_MAX_NS:
-            yield FieldViolation("ttl", "must be between 1 second and 30 days")
+        # Seconds and nanoseconds of different signs are no duration, whatever they add up to.
+        if not (0 <= request.ttl.nanos < 10**9 and TTL_MIN_NS <= ttl_ns <= TTL_MAX_NS):
+            yield FieldViolation("ttl", "must be a duration between 1 second and 30 days")
     yield from _check_text("description", request.description)
 
 

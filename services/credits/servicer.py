@@ -79,11 +79,11 @@ _REFUSALS: Mapping[Refusal, tuple[type[ServiceError], str]] = {
     ),
     Refusal.RESERVATION_ID_REUSED: (
         AlreadyExists,
-        "The reservation id was used with another {field}: {was}.",
+        "The reservation id was used before with {field} = {was}.",
     ),
     Refusal.REQUEST_ID_REUSED: (
         AlreadyExists,
-        "The request id was used with another {field}: {was}.",
+        "The request id was used before with {field} = {was}.",
     ),
     Refusal.BALANCE_LIMIT_EXCEEDED: (
         PreconditionFailed,
@@ -263,6 +263,8 @@ class CreditsServicer(credits_pb2_grpc.CreditsServiceServicer):
         """Answers what of the ledger does not agree with its transactions."""
         del context
         verified = await self._verifier.verify(request.user_id or None)
+        if request.user_id and verified.is_empty:
+            raise _account_not_found(request.user_id)  # Else a misspelt user would be proven.
         return credits_pb2.VerifyLedgerResponse(
             accounts_checked=verified.accounts,
             transactions_checked=verified.transactions,

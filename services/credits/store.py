@@ -48,7 +48,7 @@ class Done:
     transaction: Transaction | None
     """The movement; at a repetition known for commands with a request id only."""
     replayed: bool
-    """Whether everything was so before."""
+    """Whether everything was so before, be it by a first try of the same batch."""
 
 
 Answer: TypeAlias = Done | Refused
@@ -57,7 +57,8 @@ Answer: TypeAlias = Done | Refused
 class CreditsStore:
     """The ledger in a database: `submit` commands while `run` writes them.
 
-    `moved` is told of every account that a command has changed, once that is durable.
+    `moved` is told of every account that a command has changed, once that is durable, and of some
+    that it has not.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class CreditsStore:
         Raises Overloaded, Conflict, Unavailable or ServiceFailed, as the writer does.
         """
         answer = await self._writer.submit(command)
-        if isinstance(answer, Done) and not answer.replayed:
+        # Of replays too: a batch whose SQL commit got no answer is run again, and finds itself.
+        if isinstance(answer, Done):
             self._moved(answer.account)
         return answer
 

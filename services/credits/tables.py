@@ -2,7 +2,8 @@
 
 Every column is NOT NULL unless it says otherwise, since a CHECK that yields NULL passes. A user's
 rows all begin with `user_id`: they lie on one shard and are written under one lock. That
-transactions are never changed is held by triggers, which the migrations make.
+transactions are never changed is held by triggers, which the migrations make, and on SQLite so are
+the limits of their changes.
 """
 
 from sqlalchemy import (
@@ -20,10 +21,12 @@ from sqlalchemy import (
 from services.credits.records import CREDITS_MAX
 from services.runtime.database import SQLITE_TABLE, Instant, Int64, Key, new_metadata
 
-__all__ = ["accounts", "metadata", "reservations", "transactions"]
+__all__ = ["UNSPENT", "accounts", "metadata", "reservations", "transactions"]
 
 metadata = new_metadata()
 
+UNSPENT = "state IN ('REFUNDED', 'EXPIRED', 'REJECTED')"
+"""What holds of reservations that were resolved, and of which nothing was spent."""
 
 accounts = Table(
     "accounts",
@@ -85,13 +88,20 @@ reservations = Table(
     # With the ids, or PostgreSQL may take it for one as good as the primary key, and find a
     # reservation by reading all of its user's.
     Index("ix_reservations_user_id_created_at", "user_id", "created_at", "reservation_id"),
-    # Those of all users by age, and among them the open ones, which are few.
+    # Those of all users by age, and among them the open ones and the unspent ones, which are few.
     Index("ix_reservations_created_at", *_BY_AGE),
     Index(
         "ix_reservations_open",
         *_BY_AGE,
         sqlite_where=text("state = 'RESERVED'"),
         postgresql_where=text("state = 'RESERVED'"),
+    ),
+    Index(
+        "ix_reservations_unspent",
+        "state",
+        *_BY_AGE,
+        sqlite_where=text(UNSPENT),
+        postgresql_where=text(UNSPENT),
     ),
     comment="Credits set aside, and what became of them.",
     **SQLITE_TABLE,
@@ -151,6 +161,11 @@ transactions = Table(
         "(type IN ('PURCHASE', 'BONUS', 'ADJUSTMENT')) = (reservation_id IS NULL)",
         name="reservation_type",
     ),
+    CheckConstraint(
+        f"available_delta BETWEEN -{CREDITS_MAX} AND {CREDITS_MAX} "
+        f"AND reserved_delta BETWEEN -{CREDITS_MAX} AND {CREDITS_MAX}",
+        name="delta_range",
+    ).ddl_if(dialect="postgresql"),
     CheckConstraint("available_after >= 0 AND reserved_after >= 0", name="after_range"),
     CheckConstraint(
         f"available_after + reserved_after <= {CREDITS_MAX}", name="after_balance_limit"

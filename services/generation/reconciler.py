@@ -27,7 +27,13 @@ from services.generation.reconciliation import (
 from services.generation.reservations import Reservations
 from services.generation.settlement import Settlement
 from services.generation.state import Generation, Stage
-from services.runtime.errors import ServiceError
+from services.runtime.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+)
 from services.runtime.telemetry import get_logger
 
 __all__ = ["Reconciler"]
@@ -42,17 +48,21 @@ VISIBLE_AFTER = timedelta(minutes=15)
 """An end can become visible so long after the time that it carries; what is newer waits.
 
 Eight statements at the most, the SQL COMMIT among them, follow the reading of the clock in a
-database transaction. Each may take 30 s, and the database ends one that stands still for 15 s
-between two: 6 minutes. The clock itself may be set back by five, as by a failover.
+database transaction. Each may take 3 s, and the database ends one that stands still for 15 s
+between two: 3 minutes. The clock itself may be set back by five, as by a failover.
 """
 LOOKED_AT_MAX = 20_000
 """Of each kind, in one pass; of what has ended, the next pass goes on there.
 
-That is 66 a second with the usual interval, while 10 a second can be submitted.
+That is 66 a second with the usual interval, while 10 a second can be submitted. Of what is open
+only those count that seem wrong and are not known to be.
 """
 FAULTS_MAX = 10_000
-"""Remembered at once; those above are told whenever they are met, and not counted."""
+"""Remembered at once; of those above only the number is told, in each pass."""
+UNREADABLE_MAX = 100
+"""Of more the credits service itself is at fault, and no end is passed over."""
 
+_OUTAGES = (Conflict, DeadlineExceeded, Overloaded, Unavailable)
 _Key: TypeAlias = tuple[str, str]
 """The ids of a user and of a generation of theirs."""
 
@@ -78,6 +88,7 @@ class Reconciler:
         self._policy = policy
         self._stopping = stopping
         self._standing: dict[_Key, Finding] = {}
+        self._faults_beyond = 0
         self._checked: Place | None = None
         self._latest: Reconciliation | None = None
 
@@ -105,18 +116,22 @@ class Reconciler:
         """
         now = await self._history.clock()
         trouble = None
+        self._faults_beyond = 0
         for look in (
             self._look_again,
-            self._look_at_open,
+            self._look_at_ended,
             self._look_at_parked,
             self._look_at_overdue,
-            self._look_at_ended,
+            # Last, since other products' open reservations can be any number.
+            self._look_at_open,
         ):
             try:
                 await look(now)
             except ServiceError as error:
                 # One part that cannot be read must not keep the others from being looked at.
                 trouble = error
+        if self._faults_beyond:
+            logger.error("more faults than are remembered", faults=self._faults_beyond)
         if trouble is not None:
             raise trouble
         until = await self._bookmark.read()
@@ -142,6 +157,7 @@ class Reconciler:
     async def _look_at_open(self, now: datetime) -> None:
         """Looks at reservations that are still open after a long time."""
         before = now - timedelta(seconds=self._policy.age_s)
+        looked_at = 0
         async for page in self._reservations.open_before(before):
             ours = [one for one in page if may_be_a_generation(one.reservation_id)]
             generations = await self._history.named([one.reservation_id for one in ours])
@@ -150,8 +166,14 @@ class Reconciler:
                 own = generations.get(reservation.reservation_id)
                 if own is not None and own.user_id != reservation.user_id:
                     own = None
-                if judge(own, reservation, now) is not None:
-                    await self._meet(reservation.user_id, reservation.reservation_id, own, now)
+                key = (reservation.user_id, reservation.reservation_id)
+                if judge(own, reservation, now) is None or key in self._standing:
+                    continue
+                if looked_at == LOOKED_AT_MAX:
+                    logger.error("more open reservations seem wrong than a pass looks at")
+                    return
+                await self._compare(*key, own, now)
+                looked_at += 1
 
     async def _look_at_parked(self, now: datetime) -> None:
         """Looks at what waits for an operator, also when its reservation has expired meanwhile."""
@@ -191,8 +213,19 @@ class Reconciler:
         What is wrong is told if it is new, and repaired if that is safe.
         """
         key = (user_id, generation_id)
-        reservation = await self._reservations.find(user_id, generation_id)
-        finding = judge(generation, reservation, now)
+        reservation = None
+        try:
+            reservation = await self._reservations.find(user_id, generation_id)
+        except _OUTAGES:
+            raise
+        except ServiceError:
+            # This one must not keep the others from being looked at, unless it is but one of many.
+            unreadable = sum(one is Finding.UNREADABLE for one in self._standing.values())
+            if key not in self._standing and unreadable >= UNREADABLE_MAX:
+                raise
+            finding: Finding | None = Finding.UNREADABLE
+        else:
+            finding = judge(generation, reservation, now)
         if finding is None:
             if self._standing.pop(key, None) is not None:
                 logger.info("money and work agree again", generation_id=generation_id)
@@ -200,10 +233,11 @@ class Reconciler:
         latest = await self._history.find(user_id, generation_id)
         if _stage_of(latest) is not _stage_of(generation):
             return  # It went on meanwhile, which looks like a fault and is none.
-        if self._standing.get(key) is not finding:
+        if key not in self._standing and len(self._standing) >= FAULTS_MAX:
+            self._faults_beyond += 1
+        elif self._standing.get(key) is not finding:
             _report(finding, user_id, generation_id, reservation, generation)
-            if len(self._standing) < FAULTS_MAX or key in self._standing:
-                self._standing[key] = finding
+            self._standing[key] = finding
         if generation is not None and await self._repair(finding, generation):
             self._standing.pop(key, None)
 

@@ -93,6 +93,8 @@ class Finding(StrEnum):
     UNMATCHED = "UNMATCHED"
     """Credits are set aside under an id like ours, and there is no such generation: another
     product's work, or a generation that was lost, as by restoring an older backup."""
+    UNREADABLE = "UNREADABLE"
+    """The credits service answers, but cannot tell of this reservation."""
 
     @property
     def remedy(self) -> Remedy:
@@ -110,6 +112,7 @@ class Finding(StrEnum):
                 | Finding.NOT_CHARGED
                 | Finding.NOT_PAID
                 | Finding.UNMATCHED
+                | Finding.UNREADABLE
             ):
                 return Remedy.REPORT
             case unreachable:

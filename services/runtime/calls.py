@@ -35,7 +35,6 @@ __all__ = ["Call", "remaining_s", "server_interceptors"]
 
 DEADLINE_MARGIN_S = 0.02
 """With less time left than this, no answer would arrive in time."""
-OVERLOAD_PUSHBACK_MS = 300
 
 logger = get_logger(__name__)
 
@@ -161,11 +160,7 @@ async def _abort(call: Call, error: ServiceError, domain: str) -> None:
     if error.log_level > logging.INFO:
         logger.log(error.log_level, "call refused", method=call.method, reason=error.reason)
     status = rpc_status.to_status(to_status(error, domain))
-    metadata = status.trailing_metadata
-    if isinstance(error, Overloaded):
-        # Aborting replaces what was set before, so it goes along.
-        metadata = (*metadata, ("grpc-retry-pushback-ms", str(OVERLOAD_PUSHBACK_MS)))
-    await call.context.abort(status.code, status.details, metadata)
+    await call.context.abort(status.code, status.details, status.trailing_metadata)
 
 
 @contextlib.asynccontextmanager

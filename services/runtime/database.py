@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
+from asyncpg import PostgresError
 from sqlalchemy import (
     REAL,
     BigInteger,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -49,12 +50,18 @@ __all__ = [
     "reachable",
     "read_clock",
     "trouble_of",
+    "wait_briefly_for_locks",
 ]
 
 POOL_CONNECTIONS = 10
+SCANNERS = 2
 SQLITE_READERS = 4
-CONNECT_TIMEOUT_S = 5.0
-STATEMENT_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 3.0
+STATEMENT_TIMEOUT_S = 3.0
+"""Of what a caller waits for; a connection that missed it takes two more to be closed."""
+SCAN_TIMEOUT_S = 30.0
+LOCK_TIMEOUT = "1s"
+BRIEF_LOCK_TIMEOUT = "10ms"
 BUSY_TIMEOUT_MS = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Writers find rows by their keys. The planner cannot tell how many rows a parameter holds, keeps a
@@ -172,6 +179,8 @@ class Database:
 
     writer: AsyncEngine
     reader: AsyncEngine
+    scanner: AsyncEngine
+    """For what reads much; the reader itself where no statement has a time limit."""
     lock: IO[str] | None
     """Held while this process has a SQLite file open; None on PostgreSQL."""
 
@@ -180,11 +189,19 @@ class Database:
         """Whether no other process can work on it meanwhile."""
         return self.lock is not None
 
+    @property
+    def has_row_locks(self) -> bool:
+        """Whether a row that is locked leaves the others free."""
+        return self.writer.dialect.name != "sqlite"
+
     @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Gives a connection for reading; raises Unavailable when the database is away."""
+    async def read(self, *, patient: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection for reading; raises Unavailable when the database is away.
+
+        A `patient` one is for statements that read much: each may take 30 s instead of 3.
+        """
         with reachable():
-            async with self.reader.connect() as connection:
+            async with (self.scanner if patient else self.reader).connect() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
@@ -196,9 +213,8 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections and lets other processes at a SQLite file."""
-        await self.reader.dispose()
-        if self.writer is not self.reader:
-            await self.writer.dispose()
+        for engine in {self.writer, self.reader, self.scanner}:
+            await engine.dispose()
         if self.lock is not None:
             self.lock.close()
 
@@ -245,9 +261,13 @@ def open_database(url: str, *, patient: bool = False) -> Database:
     parsed = _parse_or_exit(url)
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed)
+    if patient:
+        engine = _postgresql_engine(parsed, None)
+        return Database(writer=engine, reader=engine, scanner=engine, lock=None)
     return Database(
-        writer=_postgresql_engine(parsed, patient=patient, **({} if patient else _PLAN_BY_KEYS)),
-        reader=_postgresql_engine(parsed, patient=patient),
+        writer=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S, settings=_PLAN_BY_KEYS),
+        reader=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S),
+        scanner=_postgresql_engine(parsed, SCAN_TIMEOUT_S, connections=SCANNERS),
         lock=None,
     )
 
@@ -260,27 +280,53 @@ async def read_clock(connection: AsyncConnection) -> datetime:
     return moment
 
 
-def _postgresql_engine(url: URL, *, patient: bool, **server_settings: str) -> AsyncEngine:
-    return create_async_engine(
+async def wait_briefly_for_locks(connection: AsyncConnection) -> None:
+    """Has the rest of a database transaction wait but a moment for each lock of a row."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{BRIEF_LOCK_TIMEOUT}'"))
+
+
+def _postgresql_engine(
+    url: URL,
+    statement_timeout_s: float | None,
+    *,
+    connections: int = POOL_CONNECTIONS,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncEngine:
+    """Returns an engine whose statements end after their time, if they have one, as do waits.
+
+    `settings` are the server's, for its sessions.
+    """
+    is_patient = statement_timeout_s is None
+    engine = create_async_engine(
         url,
-        pool_size=POOL_CONNECTIONS,
+        pool_size=connections,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         # What is bound is what people wrote, and errors are logged.
         hide_parameters=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": None if patient else STATEMENT_TIMEOUT_S,
+            "command_timeout": statement_timeout_s,
             "server_settings": {
                 "application_name": "reelworks",
-                "idle_in_transaction_session_timeout": "0" if patient else "15s",
-                "lock_timeout": "0" if patient else "5s",
+                "idle_in_transaction_session_timeout": "0" if is_patient else "15s",
+                "lock_timeout": "0" if is_patient else LOCK_TIMEOUT,
                 "synchronous_commit": "on",
                 "timezone": "UTC",
-                **server_settings,
+                **(settings or {}),
             },
         },
     )
+    event.listen(engine.sync_engine, "handle_error", _drop_detail)
+    return engine
+
+
+def _drop_detail(context: ExceptionContext) -> None:
+    # There PostgreSQL repeats the row that it refused, with what people wrote.
+    cause = context.original_exception.__cause__
+    if isinstance(cause, PostgresError):
+        cause.detail = None
 
 
 def _for_asyncpg(url: URL) -> URL:
@@ -313,7 +359,7 @@ def _open_sqlite(url: URL) -> Database:
     )
     _configure_sqlite(writer, begin="BEGIN IMMEDIATE", read_only=False)
     _configure_sqlite(reader, begin="BEGIN", read_only=True)
-    return Database(writer=writer, reader=reader, lock=lock)
+    return Database(writer=writer, reader=reader, scanner=reader, lock=lock)
 
 
 def _configure_sqlite(engine: AsyncEngine, begin: str, *, read_only: bool) -> None:

@@ -6,14 +6,15 @@ Each caller gets its own answer after the SQL commit. N commands cost one fsync.
 
 import asyncio
 import random
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.runtime.database import Database, Trouble, trouble_of
+from services.runtime.database import Database, Trouble, trouble_of, wait_briefly_for_locks
 from services.runtime.errors import (
     Conflict,
     Overloaded,
@@ -26,6 +27,8 @@ from services.runtime.telemetry import get_logger
 __all__ = ["GroupCommit"]
 
 CONFLICT_TRIES = 5
+CONFLICTS_S = 1.5
+"""No try begins later than this after the first: one lock that is not given is asked for twice."""
 CONFLICT_DELAY_S = 0.02
 LOST_TRIES = 2
 
@@ -41,8 +44,9 @@ class GroupCommit(Generic[_Command, _Answer]):
     `apply` gets a connection in a database transaction and the commands of a batch in order of
     arrival, and returns for each its answer, or the exception that this command alone shall raise.
     If `apply` itself raises, nothing of the batch is written: after a conflict or a lost connection
-    the whole batch is tried again; after anything else each command is tried by itself, so that the
-    culprit fails alone. All this is safe because every command can be repeated.
+    the whole batch is tried again; after anything else, and after conflicts that do not end, each
+    command is tried once by itself, so that the culprit fails alone. All this is safe because every
+    command can be repeated.
     """
 
     def __init__(
@@ -85,7 +89,12 @@ class GroupCommit(Generic[_Command, _Answer]):
             await self._wake.wait()
             self._wake.clear()
             while batch := self._next_batch():
-                await self._write(batch)
+                try:
+                    await self._write(batch)
+                except Unavailable as error:
+                    # Whatever waits behind it would wait as long for the same.
+                    _settle_all([*batch, *self._queue], error)
+                    self._queue.clear()
             if self._closing:
                 return
 
@@ -102,38 +111,51 @@ class GroupCommit(Generic[_Command, _Answer]):
                 batch.append((command, answer))
         return batch
 
-    async def _write(self, batch: Sequence[tuple[_Command, asyncio.Future[_Answer]]]) -> None:
-        """Writes a batch and gives each caller its answer or its error."""
+    async def _write(
+        self, batch: Sequence[tuple[_Command, asyncio.Future[_Answer]]], *, apart: bool = False
+    ) -> None:
+        """Writes a batch and gives each caller its answer or its error; raises Unavailable."""
         try:
-            answers = await self._transact([command for command, _ in batch])
-        except ServiceError as error:
-            for _, answer in batch:
-                _settle(answer, error)
+            answers = await self._transact([command for command, _ in batch], apart=apart)
+        except Unavailable:
+            raise
         except Exception as error:
-            # The driver does not say whose data it refused, so each is tried by itself: only the
-            # guilty command may fail.
-            if len(batch) > 1:
+            all_are_locked = isinstance(error, Conflict) and not self._database.has_row_locks
+            if len(batch) > 1 and not all_are_locked:
+                # The driver does not say whose data it refused, or whose lock it was not given, so
+                # each is tried by itself: only the guilty command may fail.
                 for item in batch:
-                    await self._write([item])
-                return
-            logger.exception("command failed", command=type(batch[0][0]).__name__, exc_info=error)
-            _settle(batch[0][1], ServiceFailed())
+                    await self._write([item], apart=True)
+            elif isinstance(error, ServiceError):
+                _settle_all(batch, error)
+            else:
+                name = type(batch[0][0]).__name__
+                logger.exception("command failed", command=name, exc_info=error)
+                _settle_all(batch, ServiceFailed())
         else:
             for (_, answer), result in zip(batch, answers, strict=True):
                 _settle(answer, result)
 
-    async def _transact(self, commands: Sequence[_Command]) -> Sequence[_Answer | Exception]:
-        """Runs `apply` in a database transaction, again where that can help."""
+    async def _transact(
+        self, commands: Sequence[_Command], *, apart: bool
+    ) -> Sequence[_Answer | Exception]:
+        """Runs `apply` in a database transaction, again where that can help.
+
+        A command that is tried `apart` has waited for locks before, and holds up many others.
+        """
+        until = time.monotonic() + (0 if apart else CONFLICTS_S)
         conflicts = losses = 0
         while True:
             try:
                 async with self._database.writer.begin() as connection:
+                    if apart:
+                        await wait_briefly_for_locks(connection)
                     return await self._apply(connection, commands)
             except (SQLAlchemyError, OSError) as error:
                 match trouble_of(error):
                     case Trouble.CONFLICT:
                         conflicts += 1
-                        if conflicts == CONFLICT_TRIES:
+                        if conflicts == CONFLICT_TRIES or time.monotonic() >= until:
                             raise Conflict(
                                 "TRANSACTION_CONFLICT",
                                 "Others wrote the same rows; repeat the call.",
@@ -142,13 +164,21 @@ class GroupCommit(Generic[_Command, _Answer]):
                     case Trouble.LOST:
                         losses += 1
                         logger.warning("database lost", commands=len(commands), error=repr(error))
-                        if losses == LOST_TRIES:
+                        # One that did not answer in time would hardly answer now.
+                        if losses == LOST_TRIES or isinstance(error, TimeoutError):
                             raise Unavailable(
                                 "DATABASE_UNAVAILABLE",
                                 "The database cannot be reached; repeat the call.",
                             ) from error
                     case Trouble.OTHER:
                         raise
+
+
+def _settle_all(
+    batch: Iterable[tuple[object, asyncio.Future[_Answer]]], error: ServiceError
+) -> None:
+    for _, answer in batch:
+        _settle(answer, error)
 
 
 def _settle(answer: asyncio.Future[_Answer], result: _Answer | Exception) -> None:

@@ -48,7 +48,8 @@ def test_every_reason_that_the_code_gives_is_in_the_contract(
         reason
         for path in sources
         for reason in re.findall(
-            r"(?:NotFound|AlreadyExists|PreconditionFailed|Unavailable|Overloaded|NotAllowed)"
+            r"(?:NotFound|AlreadyExists|PreconditionFailed|Unavailable|Overloaded|NotAllowed"
+            r"|DeadlineExceeded)"
             r"\(\s*\"([A-Z_]+)\"",
             path.read_text(),
         )

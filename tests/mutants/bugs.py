@@ -7,7 +7,10 @@ ROOT = Path(__file__).parents[2]
 LEDGER = "services/credits/ledger.py"
 STORE = "services/credits/store.py"
 STATEMENTS = "services/credits/statements.py"
+VERIFICATION = "services/credits/verification.py"
+MIGRATIONS = "services/credits/migrations/versions"
 GROUP_COMMIT = "services/runtime/group_commit.py"
+DATABASE = "services/runtime/database.py"
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ BUGS = (
     bug(
         "a defect fails its neighbors",
         GROUP_COMMIT,
-        "            if len(batch) > 1:\n",
+        "            if len(batch) > 1 and not all_are_locked:\n",
         "            if False:\n",
     ),
     bug(
@@ -180,5 +183,41 @@ BUGS = (
         GROUP_COMMIT,
         "            if not answer.done():  # Else its caller left.\n",
         "            if True:\n",
+    ),
+    bug(
+        "a conflict is taken for refused data",
+        DATABASE,
+        '_CONFLICT_STATES = {"40001", "40P01", "55P03"}',
+        "_CONFLICT_STATES: set[str] = set()",
+    ),
+    bug(
+        "the verification ends with its first range",
+        VERIFICATION,
+        "            if last == LAST_ID:\n",
+        "            if True:\n",
+    ),
+    bug(
+        "the verification overlooks a second resolution",
+        VERIFICATION,
+        " OR resolved <> CASE to_resolve_by WHEN '' THEN 0 ELSE 1 END",
+        "",
+    ),
+    bug(
+        "the verification sums what overflows",
+        VERIFICATION,
+        'return f"sum(({value}) / {LIMB})", f"sum(({value}) % {LIMB})"',
+        'return "0", f"sum({value})"',
+    ),
+    bug(
+        "transactions of SQLite can be removed",
+        f"{MIGRATIONS}/0001_ledger.py",
+        'for verb in ("UPDATE", "DELETE"):',
+        'for verb in ("UPDATE",):',
+    ),
+    bug(
+        "transactions of SQLite can be replaced",
+        f"{MIGRATIONS}/0004_changes_within_limits.py",
+        '        _refuse("replace", _KNOWN, "transactions are append-only")\n',
+        "",
     ),
 )

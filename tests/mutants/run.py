@@ -19,6 +19,8 @@ from tests.mutants.bugs import BUGS, ROOT, Bug
 STAGES = (
     ("tests/unit/credits/test_ledger.py",),
     ("tests/integration/credits/test_store.py", "tests/integration/credits/test_locks.py"),
+    ("tests/integration/runtime/test_group_commit.py", "tests/integration/credits/test_schema.py"),
+    ("tests/integration/credits/test_verification.py",),
     ("tests/unit/credits/test_ledger_machine.py",),
 )
 AT_ONCE = 2

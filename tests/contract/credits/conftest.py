@@ -65,9 +65,13 @@ async def bad_fields(call: Awaitable[Any]) -> set[str]:
 
 
 @pytest.fixture
-async def credits_service(new_database: NewDatabase) -> AsyncIterator[Credits]:
-    url = new_database("credits")
-    address = free_address()
+def database_url(new_database: NewDatabase) -> str:
+    return new_database("credits")
+
+
+@pytest.fixture
+async def credits_service(database_url: str) -> AsyncIterator[Credits]:
+    url, address = database_url, free_address()
     settings = CreditsSettings(address=address, database_url=url, drain_s=0, grace_s=2)
     told: list[asyncio.Event] = []
 

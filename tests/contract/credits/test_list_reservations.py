@@ -1,11 +1,14 @@
 """ListReservations."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from google.protobuf import timestamp_pb2
 from reelworks.credits.v1 import credits_pb2
 
+from services.credits.pages import reservation_page_token
+from services.credits.reads import ReservationPlace
 from services.runtime.errors import PreconditionFailed
 from tests.contract.credits.conftest import Credits, bad_fields, refusal
 
@@ -119,6 +122,20 @@ async def test_a_token_is_good_for_its_own_list_only(credits_service: Credits) -
         call = credits_service.call("ListReservations", **fields)
         assert await bad_fields(call) == {"page_token"}, fields
     assert await listed(credits_service, user_id="ada", page_token=token) == [("ada", "r1")]
+
+
+@pytest.mark.parametrize(
+    ("reservation_id", "user_id"), [("r\0", "ada"), ("", "ada"), ("r", "ada\0"), ("r", "a" * 65)]
+)
+async def test_a_forged_token_names_only_what_can_be(
+    credits_service: Credits, reservation_id: str, user_id: str
+) -> None:
+    place = ReservationPlace(datetime(2026, 1, 1, tzinfo=UTC), reservation_id, user_id)
+    token = reservation_page_token(credits_pb2.ListReservationsRequest(), place)
+
+    call = credits_service.call("ListReservations", page_token=token)
+
+    assert await bad_fields(call) == {"page_token"}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

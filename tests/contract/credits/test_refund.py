@@ -1,7 +1,11 @@
 """Refund."""
 
+import asyncio
+import time
+from datetime import UTC
 from typing import Any
 
+from google.protobuf import duration_pb2
 from reelworks.credits.v1 import credits_pb2
 
 from services.runtime.errors import NotFound, PreconditionFailed
@@ -33,6 +37,21 @@ async def test_a_reservation_is_given_back_once(credits_service: Credits) -> Non
     assert await credits_service.balance() == (100, 0, 3)
     assert statement.transactions[0].description == "no video"
     assert statement.transactions[0].credits == 30
+
+
+async def test_what_is_due_is_refunded_until_it_is_swept(credits_service: Credits) -> None:
+    await credits_service.open()
+    ttl = duration_pb2.Duration(seconds=1)
+    made = await credits_service.call(
+        "Reserve", user_id="ada", reservation_id="r", credits=30, ttl=ttl
+    )
+    due = made.reservation.expire_time.ToDatetime(UTC).timestamp()
+    await asyncio.sleep(max(0, due - time.time()) + 0.01)
+
+    answer = await refund(credits_service)
+
+    assert (answer.reservation.state, answer.replayed) == (REFUNDED, False)
+    assert await credits_service.balance() == (100, 0, 3)
 
 
 async def test_what_is_committed_is_not_given_back(credits_service: Credits) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf import duration_pb2
 from reelworks.credits.v1 import credits_pb2
 
@@ -49,6 +50,16 @@ async def test_the_same_reservation_with_other_credits_is_refused(
         {"field": "credits", "was": "30"},
     )
     assert await credits_service.balance() == (70, 30, 2)
+
+
+async def test_a_reused_id_is_told_in_a_sentence(credits_service: Credits) -> None:
+    await credits_service.open()
+    await credits_service.call("Reserve", **request())
+
+    with pytest.raises(AlreadyExists) as raised:
+        await credits_service.call("Reserve", **request(credits=31))
+
+    assert raised.value.message == "The reservation id was used before with credits = 30."
 
 
 async def test_a_refusal_for_want_of_credits_is_remembered(credits_service: Credits) -> None:
@@ -110,6 +121,8 @@ async def test_malformed_fields_are_all_named(credits_service: Credits) -> None:
         (seconds(30 * DAY_S, 1), {"ttl"}),
         (seconds(-1), {"ttl"}),
         (seconds(2**62), {"ttl"}),
+        (seconds(2, -500_000_000), {"ttl"}),
+        (seconds(0, 2 * 10**9), {"ttl"}),
         ({"reservation_id": "a:b"}, {"reservation_id"}),
         ({"description": "x" * 201}, {"description"}),
         (

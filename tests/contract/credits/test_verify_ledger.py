@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import text
 
 from services.runtime.database import open_database
-from tests.contract.credits.conftest import Credits, bad_fields
+from services.runtime.errors import NotFound
+from tests.contract.credits.conftest import Credits, bad_fields, refusal
 
 
 async def lived(credits_service: Credits, user_id: str) -> None:
@@ -31,13 +32,20 @@ async def test_a_good_ledger_proves_its_sums(credits_service: Credits) -> None:
 
     everything = await credits_service.call("VerifyLedger")
     one = await credits_service.call("VerifyLedger", user_id="ada")
-    nobody = await credits_service.call("VerifyLedger", user_id="nobody")
 
     read = [
         (answer.accounts_checked, answer.transactions_checked, list(answer.violations))
-        for answer in (empty, everything, one, nobody)
+        for answer in (empty, everything, one)
     ]
-    assert read == [(0, 0, []), (2, 14, []), (1, 7, []), (0, 0, [])]
+    assert read == [(0, 0, []), (2, 14, []), (1, 7, [])]
+
+
+async def test_a_user_of_whom_there_is_nothing_is_not_proven(credits_service: Credits) -> None:
+    await lived(credits_service, "ada")
+
+    nobody = await refusal(NotFound, credits_service.call("VerifyLedger", user_id="adda"))
+
+    assert nobody == ("ACCOUNT_NOT_FOUND", {"user_id": "adda"})
 
 
 @pytest.mark.parametrize("backend", ["postgresql"])

@@ -106,6 +106,23 @@ async def test_an_adjustment_goes_up_and_down_and_its_printed_key_repeats_it(des
     assert (await desk.client.get_balance("ann")).available_credits == 120
 
 
+async def test_a_grant_without_an_answer_says_by_which_key_it_is_made_once(desk: Desk) -> None:
+    grant = ("grant", "50", "--user", "ann")
+    with desk.service.standing_still():
+        unheard = await desk.run(*grant)
+    key = unheard.err.splitlines()[0].removeprefix(NOTE)
+    repeated = [await desk.run(*grant, "--request-id", key) for _ in range(2)]
+
+    assert unheard.code == 1
+    assert uuid.UUID(key)
+    assert unheard.err.splitlines()[1] == (
+        "error: Reelworks did not answer in time; whether credits moved is open: "
+        f"repeat with --request-id {key}"
+    )
+    assert [one.code for one in repeated] == [0, 0]
+    assert (await desk.client.get_balance("ann")).available_credits == 150
+
+
 async def test_spent_credits_are_reimbursed_but_never_more_than_were_spent(desk: Desk) -> None:
     await desk.client.reserve("ann", "r1", 20)
     early = await desk.run("reimburse", "r1", "5", "--user", "ann", "--reason", "early")
@@ -216,6 +233,7 @@ async def test_verify_proves_a_good_ledger_and_names_what_is_wrong_in_a_bad_one(
     bad = await desk.run("verify")
     bad_json = await desk.run("verify", "--json")
     others = await desk.run("verify", "--user", "bob")
+    nobody = await desk.run("verify", "--user", "nobody")
 
     assert good.code == 0, good.err
     assert good.out == "all sums agree (accounts: 2, transactions: 3)\n"
@@ -231,6 +249,8 @@ async def test_verify_proves_a_good_ledger_and_names_what_is_wrong_in_a_bad_one(
     assert "79" in i1["detail"]
     assert "80" in i1["detail"]
     assert others.code == 0, others.out
+    assert (nobody.code, nobody.out) == (1, "")
+    assert "nobody" in nobody.err
 
 
 async def test_a_watched_balance_follows_what_others_do(desk: Desk) -> None:

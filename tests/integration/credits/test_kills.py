@@ -1,6 +1,6 @@
 """A server killed under load loses nothing that it has acknowledged, and its sums stay right.
 
-REELWORKS_TEST_KILLS says how often a server is killed; a run for the record takes twenty.
+REELWORKS_TEST_KILLS says how often a server is killed: `make kills` takes twenty.
 """
 
 import asyncio
@@ -105,6 +105,9 @@ async def test_no_acknowledged_operation_is_lost_when_the_server_is_killed(
                 process = start(address, url)
             await wait_for_more(heard, tasks)
             over.set()
+        proof = await stub.VerifyLedger(
+            credits_pb2.VerifyLedgerRequest(), timeout=START_LIMIT_S, wait_for_ready=True
+        )
     finally:
         await channel.close()
         process.kill()
@@ -115,7 +118,11 @@ async def test_no_acknowledged_operation_is_lost_when_the_server_is_killed(
         records = await read_records(database)
     finally:
         await database.close()
-    assert violations(records) == []
+    assert (list(proof.violations), violations(records)) == ([], [])
+    assert (proof.accounts_checked, proof.transactions_checked) == (
+        USERS,
+        len(records.transactions),
+    )
     assert lost(records, heard) == []
     assert heard.count > KILLS * ACKNOWLEDGED_BEFORE_A_KILL
 

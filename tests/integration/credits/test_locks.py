@@ -12,7 +12,9 @@ from services.credits.ledger import Refusal, Refused
 from services.credits.store import CreditsStore, Done
 from services.credits.tables import accounts
 from services.runtime.database import Database, open_database
+from services.runtime.errors import Conflict
 from tests.conftest import NewDatabase
+from tests.integration.credits.stores import DAY
 
 LIMIT_S = 10.0
 TTL = timedelta(milliseconds=300)
@@ -64,3 +66,30 @@ async def test_a_commit_that_waits_for_the_lock_beyond_the_expiry_is_refused(
 
     assert isinstance(answer, Refused)
     assert answer.refusal is Refusal.RESERVATION_EXPIRED
+
+
+async def test_an_account_that_stays_locked_stops_nobody_else(database: Database) -> None:
+    store = CreditsStore(database)
+    users = ["before", "locked", "other"]
+    async with asyncio.TaskGroup() as tasks:
+        # They queue before the writer begins, so that one batch has all of them.
+        opening = [tasks.create_task(store.submit(OpenAccount(user, 100))) for user in users]
+        tasks.create_task(store.run())
+        await asyncio.gather(*opening)
+        async with database.writer.begin() as rival:
+            await rival.execute(
+                select(accounts).where(accounts.c.user_id == "locked").with_for_update()
+            )
+            answers = await asyncio.gather(
+                *(store.submit(Reserve(user, "r", 10, DAY)) for user in users),
+                return_exceptions=True,
+            )
+        later = await store.submit(Reserve("locked", "r", 10, DAY))
+        store.close()
+
+    first, refused, last = answers
+    assert isinstance(first, Done)
+    assert isinstance(refused, Conflict)
+    assert isinstance(last, Done)
+    assert isinstance(later, Done)
+    assert not later.replayed

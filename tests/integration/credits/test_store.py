@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Connection, event
 
 from services.credits import store as store_module
 from services.credits.commands import (
@@ -23,7 +24,7 @@ from services.credits.commands import (
 )
 from services.credits.ledger import Books, Moved, Outcome, Refusal, Refused, decide
 from services.credits.reads import LedgerReads
-from services.credits.records import TransactionType
+from services.credits.records import Account, TransactionType
 from services.credits.store import Answer, CreditsStore, Done
 from services.runtime.database import Database, open_database
 from services.runtime.errors import ServiceFailed
@@ -322,3 +323,29 @@ async def test_two_openings_beside_commands_on_the_new_account_lose_nothing(
 
 def submits(store: CreditsStore, *commands: Command) -> list["asyncio.Task[Answer]"]:
     return [asyncio.create_task(store.submit(command)) for command in commands]
+
+
+def lose_answer_to_next_commit(database: Database) -> None:
+    """Has the next SQL commit happen, and its answer get lost."""
+
+    def lose(connection: Connection) -> None:
+        connection.connection.commit()
+        raise ConnectionResetError
+
+    event.listen(database.writer.sync_engine, "commit", lose, once=True)
+
+
+async def test_who_watches_is_told_of_a_commit_whose_answer_got_lost(database: Database) -> None:
+    told: list[Account] = []
+    store = CreditsStore(database, moved=told.append)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(store.run())
+        await store.submit(OpenAccount("u", 100))
+        lose_answer_to_next_commit(database)
+        answer = await store.submit(Reserve("u", "r", 30, DAY))
+        store.close()
+
+    assert isinstance(answer, Done)
+    # The batch was run again, and met what it had written itself.
+    assert answer.replayed
+    assert (told[-1].version, told[-1].available, told[-1].reserved) == (2, 70, 30)

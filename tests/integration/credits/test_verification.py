@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from services.credits import verification
 from services.credits.commands import (
     AddCredits,
     Commit,
@@ -22,7 +23,7 @@ from services.credits.commands import (
 from services.credits.records import TransactionType
 from services.credits.verification import VIOLATIONS_MAX, Verification, Verifier
 from services.runtime.database import Database, open_database
-from services.runtime.errors import Unavailable
+from services.runtime.errors import DeadlineExceeded, Unavailable
 from tests.conftest import NewDatabase
 from tests.integration.credits.stores import AT_ONCE, DAY, running_store
 from tests.ledger_verification import problems, read_records, violations
@@ -81,7 +82,10 @@ async def corrupt_postgresql(database: Database, statements: Sequence[str]) -> N
     async with database.write() as connection:
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
         await connection.execute(
-            text("ALTER TABLE transactions DROP CONSTRAINT ck_transactions_movement")
+            text(
+                "ALTER TABLE transactions DROP CONSTRAINT ck_transactions_movement, "
+                "DROP CONSTRAINT ck_transactions_delta_range"
+            )
         )
         for statement in statements:
             changed = await connection.execute(text(statement))
@@ -228,6 +232,62 @@ async def test_each_planted_inconsistency_is_found_and_named(
         assert judged & set(expected), (judged, expected)
 
 
+async def test_amounts_beyond_all_limits_hide_nothing_of_other_users(
+    url: str, database: Database, verifier: Verifier, backend: str
+) -> None:
+    greatest = 2**63 - 1
+    statements = [
+        f"UPDATE transactions SET available_delta = {greatest} {OF_U2} AND version IN (1, 2)",
+        f"UPDATE transactions SET reserved_delta = -{greatest} - 1 {OF_U2} AND version IN (8, 11)",
+        f"UPDATE transactions SET available_delta = -{greatest} {OF_U2} AND version = 8",
+        "UPDATE accounts SET version = 12 WHERE user_id = 'u3'",
+    ]
+
+    if backend == "sqlite":
+        corrupt(url, statements)
+    else:
+        await corrupt_postgresql(database, statements)
+    verified = await verifier.verify()
+
+    by_user = {
+        user: {v.invariant for v in verified.violations if v.user_id == user} for user in USERS
+    }
+    assert by_user == {"u1": set(), "u2": {"I1", "I3", "I5", "I6"}, "u3": {"I1"}}
+
+
+async def test_a_lifetime_of_more_than_64_bits_is_summed_exactly(
+    database: Database, verifier: Verifier, backend: str
+) -> None:
+    lives, most = 9300, 10**15
+    time = OLD[backend] if backend == "sqlite" else "timestamptz '1970-01-01Z'"
+    numbers = (
+        "WITH RECURSIVE numbers(n) AS "
+        f"(SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {lives - 1})"
+    )
+    reserved = f"'r' || n, '', {time} FROM numbers"
+    bought = f"'add:p' || n, 'PURCHASE', {most}, 0, {most}, 0, NULL, '', {time} FROM numbers"
+    set_aside = f"'reserve:r' || n, 'RESERVATION', -{most}, {most}, 0, {most}, {reserved}"
+    spent = f"'resolve:r' || n, 'DEDUCTION', 0, -{most}, 0, 0, {reserved}"
+    state = f"{most}, 'COMMITTED', {most}, 0, NULL, {time}, {time}, {time}, ''"
+    statements = [
+        f"INSERT INTO accounts VALUES ('rich', 0, 0, {3 * lives}, {time}, {time})",
+        f"INSERT INTO reservations {numbers} SELECT 'rich', 'r' || n, {state} FROM numbers",
+        f"INSERT INTO transactions {numbers} SELECT 'rich', 3 * n + 1, {bought}",
+        f"INSERT INTO transactions {numbers} SELECT 'rich', 3 * n + 2, {set_aside}",
+        f"INSERT INTO transactions {numbers} SELECT 'rich', 3 * n + 3, {spent}",
+    ]
+    async with database.write() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    good = await verifier.verify()
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE accounts SET available = 1 WHERE user_id = 'rich'"))
+    bad = await verifier.verify("rich")
+
+    assert (good.transactions, good.violations) == (33 + 3 * lives, ())
+    assert set(found(bad)) == {"I1", "I6"}
+
+
 @pytest.mark.parametrize("transactions_per_range", [1, 12, 25])
 async def test_a_ledger_read_in_parts_is_read_wholly(
     url: str, database: Database, backend: str, transactions_per_range: int
@@ -289,6 +349,17 @@ async def test_all_is_seen_as_of_one_moment(database: Database) -> None:
 
     assert {one.violations for one in verified} == {()}
     assert verified[0].transactions < verified[-1].transactions
+
+
+async def test_it_gives_up_by_name_when_its_time_is_over(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "DEADLINE_S", 0)
+
+    with pytest.raises(DeadlineExceeded) as raised:
+        await verifier.verify()
+
+    assert raised.value.reason == "VERIFICATION_TOO_LONG"
 
 
 async def test_it_ends_when_the_process_stops(database: Database) -> None:

@@ -27,7 +27,7 @@ from services.generation.settings import GenerationSettings
 from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
 from services.generation.state import Generation, Stage
 from services.runtime.channel import connect
-from services.runtime.errors import DeadlineExceeded
+from services.runtime.errors import DeadlineExceeded, ServiceFailed
 from tests.integration.generation.credits_service import CreditsService, running_credits
 from tests.integration.generation.harness import (
     OUTPUT,
@@ -382,6 +382,108 @@ async def test_payments_are_checked_although_open_reservations_cannot_be_read(
 
     assert faults(log) == {parked.generation_id: "PARKED", unpaid.generation_id: "NOT_PAID"}
     assert reconciler.latest is None, "half a pass counts nothing"
+
+
+class Defective(Reservations):
+    """Fails to tell of some reservations."""
+
+    def __init__(self, stub: Any, *generations: Generation) -> None:
+        super().__init__(stub)
+        self.unreadable = {generation.generation_id for generation in generations}
+
+    async def find(self, user_id: str, reservation_id: str) -> Reservation | None:
+        if reservation_id in self.unreadable:
+            raise ServiceFailed
+        return await super().find(user_id, reservation_id)
+
+
+async def test_a_reservation_that_cannot_be_read_keeps_no_other_from_being_looked_at(
+    office: Office,
+) -> None:
+    times = [SETTLED_LATELY + timedelta(minutes=minutes) for minutes in (2, 1)]
+    broken, unpaid = [await office.completed(finished_at=ago(time)) for time in times]
+    reservations = Defective(office.stub, broken)
+    reconciler = office.reconciler(reservations=reservations)
+
+    first, second = await told_by(reconciler), await told_by(reconciler)
+    reached = await Bookmark(office.replica.database).read()
+    counted = reconciler.latest
+    reservations.unreadable.clear()
+    healed = await told_by(reconciler)
+
+    assert first == {broken.generation_id: "UNREADABLE", unpaid.generation_id: "NOT_PAID"}
+    assert second == {}
+    assert unpaid.finished_at is not None
+    assert reached > unpaid.finished_at
+    assert counted is not None
+    assert counted.findings == {Finding.UNREADABLE: 1, Finding.NOT_PAID: 1}
+    assert healed == {broken.generation_id: "NOT_PAID"}
+
+
+async def test_no_end_is_passed_over_while_the_credits_service_tells_of_none(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "UNREADABLE_MAX", 1)
+    unpaid = [await office.completed() for _ in range(3)]
+    bookmark = Bookmark(office.replica.database)
+    before = await bookmark.read()
+    reservations = Defective(office.stub, *unpaid)
+    reconciler = office.reconciler(reservations=reservations)
+
+    with pytest.raises(ServiceFailed):
+        await reconciler.reconcile()
+    reached = await bookmark.read()
+    reservations.unreadable.clear()
+
+    assert reached == before
+    assert await told_by(reconciler) == {g.generation_id: "NOT_PAID" for g in unpaid}
+
+
+async def test_a_pass_looks_at_so_many_open_reservations_and_at_ends_before_them(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "LOOKED_AT_MAX", 2)
+    unknown = [generation_in(Stage.FAILED) for _ in range(5)]
+    for generation in unknown:
+        await office.credits.reserve(generation)
+    unpaid = await office.completed()
+    told_before_open: list[dict[str, str]] = []
+
+    class Last(Reservations):
+        """Notes what was told when the open ones are asked for."""
+
+        async def open_before(self, moment: datetime) -> AsyncIterator[Sequence[Reservation]]:
+            told_before_open.append(faults(log))
+            async for page in super().open_before(moment):
+                yield page
+
+    reconciler = office.reconciler(reservations=Last(office.stub))
+    passes: list[dict[str, str]] = []
+    for _ in range(4):
+        with listening() as log:
+            await reconciler.reconcile()
+        passes.append(faults(log))
+
+    assert told_before_open[0] == {unpaid.generation_id: "NOT_PAID"}
+    assert [len(told) for told in passes] == [3, 2, 1, 0]
+    told = {key: finding for one in passes for key, finding in one.items()}
+    assert told == dict.fromkeys((g.generation_id for g in unknown), "UNMATCHED") | {
+        unpaid.generation_id: "NOT_PAID"
+    }
+
+
+async def test_of_more_faults_than_are_remembered_only_the_number_is_told(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "FAULTS_MAX", 1)
+    await office.replica.insert(*(generation_in(Stage.PARKED) for _ in range(4)))
+    reconciler = office.reconciler()
+
+    for told in (1, 0):
+        with listening() as log:
+            await reconciler.reconcile()
+        beyond = [e["faults"] for e in log if e["event"] == "more faults than are remembered"]
+        assert (len(faults(log)), beyond) == (told, [3])
 
 
 async def test_a_pass_reads_all_pages(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """One URL opens a database that is durable, keeps moments exactly and reports trouble by kind."""
 
+import traceback
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
+from services.runtime import database as database_module
 from services.runtime.database import (
     Database,
     Instant,
@@ -111,7 +113,7 @@ async def test_postgresql_confirms_only_what_is_durable(database: Database) -> N
             for name in ("synchronous_commit", "timezone", "transaction_isolation", "lock_timeout")
         ]
 
-    assert shown == ["on", "UTC", "read committed", "5s"]
+    assert shown == ["on", "UTC", "read committed", "1s"]
 
 
 async def test_a_database_that_is_away_is_unavailable() -> None:
@@ -136,6 +138,40 @@ async def test_what_the_database_refuses_is_no_trouble_that_goes_away(database: 
             async with database.write() as connection:
                 await connection.execute(text(statement), {"value": value})
         assert trouble_of(raised.value) is Trouble.OTHER, statement
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_errors_say_nothing_of_what_people_wrote(database: Database) -> None:
+    """They are logged, with all that led to them."""
+    statement = text(
+        "INSERT INTO accounts VALUES (:secret, -1, 0, 0, clock_timestamp(), clock_timestamp())"
+    )
+    written = {"secret": "a fox in love"}
+    with pytest.raises(DBAPIError) as raised:
+        async with database.write() as connection:
+            await connection.execute(statement, written)
+    told = "".join(traceback.format_exception(raised.value))
+
+    assert "available_range" in told
+    assert "fox" not in told
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_only_what_reads_much_may_take_long(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.2)
+    database = open_database(new_database("credits"))
+    slow = text("SELECT pg_sleep(0.5)")
+    try:
+        for connecting in (database.read(), database.write()):
+            with pytest.raises(Unavailable):
+                async with connecting as connection:
+                    await connection.execute(slow)
+        async with database.read(patient=True) as connection:
+            await connection.execute(slow)
+    finally:
+        await database.close()
 
 
 async def test_a_full_disk_is_trouble_that_may_go_away(tmp_path: Path) -> None:

@@ -149,14 +149,60 @@ async def test_a_conflict_is_tried_again_as_a_whole(database: Database, numbers:
 async def test_a_conflict_that_does_not_end_is_told_and_nothing_is_written(
     database: Database, numbers: Numbers
 ) -> None:
-    numbers.troubles = [serialization_failure() for _ in range(5)]
+    numbers.troubles = [serialization_failure() for _ in range(7)]
     async with running(database, numbers) as writer:
         answers = await asyncio.gather(writer.submit(1), writer.submit(2), return_exceptions=True)
+        numbers.troubles.clear()
         later = await writer.submit(3)
 
     assert [type(answer) for answer in answers] == [Conflict, Conflict]
     assert later == "wrote 3"
     assert await written(database) == [3]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_a_conflict_that_does_not_end_is_tried_apart(
+    database: Database, numbers: Numbers
+) -> None:
+    """A row that somebody keeps locked must not stop those who want others."""
+    numbers.troubles = [serialization_failure() for _ in range(6)]
+    async with running(database, numbers) as writer:
+        answers = await asyncio.gather(
+            *(writer.submit(n) for n in (1, 2, 3)), return_exceptions=True
+        )
+
+    culprit, *others = answers
+    assert isinstance(culprit, Conflict)
+    assert others == ["wrote 2", "wrote 3"]
+    assert numbers.batches == [[1, 2, 3]] * 5 + [[1], [2], [3]]
+
+
+async def test_a_database_that_does_not_answer_in_time_is_asked_once_for_all_who_wait(
+    database: Database, numbers: Numbers
+) -> None:
+    numbers.troubles = [TimeoutError()]
+    async with running(database, numbers, batch_max=2) as writer:
+        answers = await asyncio.gather(
+            *(writer.submit(n) for n in range(5)), return_exceptions=True
+        )
+        later = await writer.submit(5)
+
+    assert [type(answer) for answer in answers] == [Unavailable] * 5
+    assert later == "wrote 5"
+    assert numbers.batches == [[0, 1], [5]]
+
+
+async def test_a_database_that_goes_away_while_commands_are_tried_apart_is_told_at_once(
+    database: Database, numbers: Numbers
+) -> None:
+    numbers.troubles = [ValueError("data"), TimeoutError()]
+    async with running(database, numbers) as writer:
+        answers = await asyncio.gather(
+            *(writer.submit(n) for n in (1, 2, 3)), return_exceptions=True
+        )
+
+    assert [type(answer) for answer in answers] == [Unavailable] * 3
+    assert numbers.batches == [[1, 2, 3], [1]]
 
 
 async def test_a_lost_connection_is_replaced_once_and_then_told_to_all_at_once(

@@ -43,7 +43,7 @@ async def test_an_empty_database_is_migrated_and_until_then_refused(empty_databa
     assert "run `reelworks migrate` first" in before
     assert outcomes == [0, 0]
     assert after is None
-    assert newest_revision("credits") == "0003"
+    assert newest_revision("credits") == "0005"
 
 
 @pytest.mark.parametrize("backend", ["postgresql"])

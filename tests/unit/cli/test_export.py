@@ -62,6 +62,16 @@ async def test_what_is_written_reads_back_as_it_was_and_sums_to_the_balance() ->
     assert sum(int(row["amount"]) for row in rows) == 85
 
 
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@A1", "\t=1", "\r=1", "\n=1"])
+def test_no_text_of_people_s_is_a_formula_and_every_amount_is_a_number(text: str) -> None:
+    one = transaction(4, TransactionType.ADJUSTMENT, credits=-5, description=text, request_id=text)
+
+    cells = dict(zip(COLUMNS, row_of(one), strict=True))
+
+    assert (cells["description"], cells["request_id"]) == (f"'{text}", f"'{text}")
+    assert cells["amount"] == -5
+
+
 async def test_an_empty_statement_has_its_titles_and_a_failed_one_nothing() -> None:
     async def refused() -> AsyncIterator[Transaction]:
         raise NotFound("ACCOUNT_NOT_FOUND", "No such account.")

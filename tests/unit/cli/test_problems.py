@@ -4,6 +4,7 @@ import pytest
 
 from services.cli.problems import explain
 from services.runtime.errors import (
+    Conflict,
     DeadlineExceeded,
     FieldViolation,
     InvalidRequest,
@@ -15,9 +16,40 @@ from services.runtime.errors import (
 )
 
 
-@pytest.mark.parametrize("error", [Unavailable("", "connection refused"), DeadlineExceeded("", "")])
-def test_services_that_do_not_run_are_to_be_started(error: ServiceError) -> None:
+def test_services_that_do_not_run_are_to_be_started() -> None:
+    error = Unavailable("", "connection refused")
+
     assert explain(error) == "Reelworks does not answer; start it with `reelworks up`"
+
+
+def test_services_that_are_slow_are_not_to_be_started() -> None:
+    assert explain(DeadlineExceeded("", "")) == "Reelworks did not answer in time"
+
+
+def test_a_verification_that_is_too_long_is_to_be_made_in_parts() -> None:
+    error = DeadlineExceeded("VERIFICATION_TOO_LONG", "Not in 10 minutes.")
+
+    assert explain(error) == "Not in 10 minutes; verify one user at a time with --user"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_open"),
+    [
+        (Unavailable("", "connection reset"), True),
+        (Unavailable("DATABASE_UNAVAILABLE", "Away."), True),
+        (DeadlineExceeded("", ""), True),
+        (ServiceFailed(), True),
+        (PreconditionFailed("INSUFFICIENT_CREDITS", "Too few."), False),
+        (Conflict("TRANSACTION_CONFLICT", "Others wrote."), False),
+    ],
+)
+def test_a_call_that_may_have_moved_credits_is_repeated_by_its_key(
+    error: ServiceError, is_open: bool
+) -> None:
+    advice = "; whether credits moved is open: repeat with --request-id k1"
+
+    assert explain(error, key="k1").endswith(advice) == is_open
+    assert advice not in explain(error)
 
 
 def test_every_bad_field_is_named_with_its_rule() -> None:
