@@ -2,6 +2,9 @@
 
     python -m benchmarks.bench_webhook [--seconds 2] [--rounds 3] [--json]
 
+The load is wrk's (`apt-get install wrk`); without it a client in Python sends, which has a core to
+itself and slows whatever is measured by what it takes from the other.
+
 Every variant is a server process of its own and gets the same requests from the same client, in
 alternating rounds, so that what else the machine does falls on all of them.
 """
@@ -22,105 +25,60 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from aiohttp import web
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import func, select
 
-from benchmarks.http_load import CONNECTIONS, Load
-from services.runtime.callback import read_query, sign_query
+from benchmarks.http_load import CONNECTIONS, Load, flood, has_wrk
+from benchmarks.webhook_server import CALLBACK_KEY, GENERATION, KEY, VARIANTS
+from services.runtime.callback import sign_query
 from services.runtime.database import Database, open_database
 from services.runtime.migrations import migrate
 from services.runtime.telemetry import configure_log
-from services.webhook import inbox as inbox_module
 from services.webhook.forwarder import Timing
-from services.webhook.inbox import Inbox, ReceivedEvent
-from services.webhook.ingress import WEBHOOK_PATH, Ingress
-from services.webhook.secret_source import SecretSource
-from services.webhook.signature import Secret, verify
+from services.webhook.inbox import Inbox
+from services.webhook.ingress import WEBHOOK_PATH
 from services.webhook.tables import inbox
 from tests.integration.webhook.harness import FakeGeneration, forwarding, free_port, serving
 from tests.integration.webhook.harness import received as received_event
 from tests.postgresql import running_postgresql
 
-KEY = bytes(range(24))
-CALLBACK_KEY = bytes(range(32))
 BODY_BYTES = {"2 KiB": 2 * 1024, "64 KiB": 64 * 1024}
+HEADS_PER_S = {"2 KiB": 14_000, "64 KiB": 4_000}
+"""More than any variant stores; those that store nothing may see one again."""
+WARM_UP_S = 1
+WIDTH = 140
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 DRAINED_EVENTS = 3_000
 DELIVERED_EVENTS = 400
 DELIVERED_EVENTS_PER_S = 100
-
-VARIANTS = {
-    "noop": "(a) reads the body, answers 200",
-    "verify": "(b) verification only",
-    "sqlite": "(c) whole ingress, SQLite",
-    "postgresql": "(d) whole ingress, PostgreSQL",
-    "sqlite-single": "(e) a transaction a request, SQLite",
-    "postgresql-single": "(e) a transaction a request, PostgreSQL",
-}
 DATABASES = ("sqlite", "postgresql")
+MISSING = (
+    "What (a) does not do takes the one thread of the event loop: (b) shows the share of checking; "
+    "the rest is making rows, their JSON, the round trips of a batch, which more webhooks at once "
+    "share, waking those who wait, and counting."
+)
+COSTS = ("CPU µs", "of the loop", "delivered/s", "refused")
 
 
 # --- The servers --------------------------------------------------------------------------------
 
 
-class _OneByOne(Inbox):
-    """The control: each event in a database transaction of its own."""
-
-    async def store(self, event: ReceivedEvent) -> bool:
-        command = inbox_module._Store(inbox_module._row(event))  # noqa: SLF001
-        async with self._database.write() as connection:
-            (is_new,) = await inbox_module._write(connection, [command])  # noqa: SLF001
-        return bool(is_new)
-
-
-async def serve(variant: str, database_url: str) -> None:
-    """Serves one variant on a port that it prints, until it is killed."""
-    if variant in ("noop", "verify"):
-        application = web.Application()
-        application.router.add_post(WEBHOOK_PATH, _noop if variant == "noop" else _verify)
-        runner = web.AppRunner(application, access_log=None, auto_decompress=False)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-        port = runner.addresses[0][1]
-        work = asyncio.sleep(float("inf"))
-    else:
-        kind = _OneByOne if variant.endswith("-single") else Inbox
-        box = kind(open_database(database_url), asyncio.Event())
-        ingress = Ingress(box, SecretSource((Secret(0, KEY),)), [CALLBACK_KEY], "local")
-        port = await ingress.start("127.0.0.1", 0)
-        work = box.run()
-    print(port, flush=True)
-    await work
-
-
-async def _noop(request: web.Request) -> web.Response:
-    await request.read()
-    return web.Response(text="stored\n")
-
-
-async def _verify(request: web.Request) -> web.Response:
-    read_query(request.raw_path.partition("?")[2], [CALLBACK_KEY], "local")
-    body = await request.read()
-    verify(body, request.headers.items(), (Secret(0, KEY),), datetime.now(UTC))
-    return web.Response(text="stored\n")
-
-
 @contextlib.contextmanager
-def served(variant: str, database_url: str) -> Iterator[tuple[int, int]]:
+def served(
+    variant: str, database_url: str = "", generation_port: int = 0
+) -> Iterator[tuple[int, int]]:
     """Gives port and process id of a running variant."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "benchmarks.bench_webhook"),
-            *("--serve", variant, "--database", database_url),
+            *(sys.executable, "-m", "benchmarks.webhook_server"),
+            *(variant, database_url, str(generation_port)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -133,9 +91,10 @@ def served(variant: str, database_url: str) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def cpu_s(process_id: int) -> float:
-    """Returns the processor time that a process has used."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+def cpu_s(process_id: int, *, loop_only: bool = False) -> float:
+    """Returns the processor time that a process, or only its event loop, has used."""
+    file = f"/proc/{process_id}/task/{process_id}/stat" if loop_only else f"/proc/{process_id}/stat"
+    fields = Path(file).read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
@@ -169,9 +128,12 @@ class Throughput:
 
     per_s: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
+    loop_us: list[float] = field(default_factory=list)
+    delivered_per_s: list[float] = field(default_factory=list)
     rows_per_batch: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -190,6 +152,12 @@ class Delivery:
     p50_ms: float
     p99_ms: float
     drained_per_s: float
+
+
+def merge(result: Throughput, round_: Throughput) -> None:
+    """Adds a round to the result of its variant."""
+    for one in fields(Throughput):
+        getattr(result, one.name).extend(getattr(round_, one.name))
 
 
 class Databases:
@@ -212,40 +180,52 @@ class Databases:
         return ""
 
 
-async def rows_per_batch(database_url: str) -> float:
-    """Returns how many events shared a database transaction on average."""
-    database = open_database(database_url)
-    try:
-        async with database.read() as connection:
-            batches = func.count(inbox.c.stored_at.distinct())
-            count, transactions = (await connection.execute(select(func.count(), batches))).one()
-    finally:
-        await database.close()
-    return float(count / max(1, transactions))
+async def stored(database_url: str) -> tuple[int, int, int]:
+    """Returns how many events are stored, by how many database transactions, and how many went."""
+    async with opened(database_url) as database, database.read() as connection:
+        found = await connection.execute(
+            select(
+                func.count(),
+                func.count(inbox.c.stored_at.distinct()),
+                func.count(inbox.c.delivered_at),
+            )
+        )
+        events, batches, delivered = found.one()
+        return events, batches, delivered
 
 
 async def measure_throughput(
-    variant: str, body: bytes, seconds: float, databases: Databases, result: Throughput
-) -> None:
-    """Adds one round of a variant to its result."""
-    database_url = databases.new(variant)
-    with served(variant, database_url) as (port, process_id):
-        warm_up = Load(body, requests(body, CONNECTIONS * 4))
-        await warm_up.connect(port)
-        await warm_up.flood(seconds / 4)
-        # More than any variant can take; a flood that runs out of requests just ends earlier.
-        load = Load(body, requests(body, int(seconds * (16_000 if len(body) < 10_000 else 5_000))))
-        await load.connect(port)
-        used_s = cpu_s(process_id)
-        took_s = await load.flood(seconds)
-        used_s = cpu_s(process_id) - used_s
-    count = len(load.latencies_s)
-    result.per_s.append(count / took_s)
-    result.cpu_us.append(used_s / count * 1e6)
-    result.p50_ms.append(statistics.median(load.latencies_s) * 1e3)
-    result.p99_ms.append(statistics.quantiles(load.latencies_s, n=100)[98] * 1e3)
+    variant: str, body: bytes, heads: list[bytes], seconds: int, database_url: str
+) -> Throughput:
+    """Returns what one round of a variant comes to."""
+    with contextlib.ExitStack() as stack:
+        generation_port = 0
+        if variant.endswith("-delivering"):
+            generation_port, _ = stack.enter_context(served(GENERATION))
+        port, process_id = stack.enter_context(served(variant, database_url, generation_port))
+        # The warm-up takes its heads from the end, or they were stored before.
+        await flood(port, body, heads[::-1], WARM_UP_S)
+        before = cpu_s(process_id), cpu_s(process_id, loop_only=True)
+        found = await flood(port, body, heads, seconds)
+        after = cpu_s(process_id), cpu_s(process_id, loop_only=True)
+    if database_url and found.count > len(heads):
+        sys.exit("too few requests were prepared")
+    # Where the disk is busy, a transaction a request may take longer than a round.
+    count = max(1, found.count)
+    round_ = Throughput(
+        per_s=[found.count / found.took_s],
+        cpu_us=[(after[0] - before[0]) / count * 1e6],
+        loop_us=[(after[1] - before[1]) / count * 1e6],
+        p50_ms=[found.p50_ms],
+        p99_ms=[found.p99_ms],
+        failed=[found.failed],
+    )
     if database_url:
-        result.rows_per_batch.append(await rows_per_batch(database_url))
+        events, batches, delivered = await stored(database_url)
+        round_.rows_per_batch.append(events / max(1, batches))
+        if generation_port:
+            round_.delivered_per_s.append(delivered / (WARM_UP_S + seconds))
+    return round_
 
 
 async def measure_acknowledgement(
@@ -331,7 +311,7 @@ class Report:
         return statistics.median(mine / noop for mine, noop in zip(of, to, strict=True))
 
 
-async def measure(seconds: float, rounds: int, databases: Databases, console: Console) -> Report:
+async def measure(seconds: int, rounds: int, databases: Databases, console: Console) -> Report:
     """Measures everything, with a progress bar on `console`."""
     report = Report()
     steps = len(BODY_BYTES) * (len(VARIANTS) * rounds + len(DATABASES)) + len(DATABASES)
@@ -342,14 +322,20 @@ async def measure(seconds: float, rounds: int, databases: Databases, console: Co
             body = json.dumps({"id": "x" * 26, "logs": "x" * (size_bytes - 51)}).encode()
             results = report.throughput[size] = {variant: Throughput() for variant in VARIANTS}
             for _ in range(rounds):
+                # Anew for each round, since signatures grow old; as many as the fastest stores.
+                heads = requests(body, HEADS_PER_S[size] * (seconds + WARM_UP_S))
                 for variant, name in VARIANTS.items():
                     progress.update(task, description=f"{name}, {size}")
-                    await measure_throughput(variant, body, seconds, databases, results[variant])
+                    database_url = databases.new(variant)
+                    merge(
+                        results[variant],
+                        await measure_throughput(variant, body, heads, seconds, database_url),
+                    )
                     progress.advance(task)
             report.acknowledgement[size] = {}
             for variant in DATABASES:
                 progress.update(task, description=f"half load, {variant}, {size}")
-                per_s = statistics.median(results[variant].per_s) / 2
+                per_s = max(1.0, statistics.median(results[variant].per_s) / 2)
                 report.acknowledgement[size][variant] = await measure_acknowledgement(
                     variant, body, per_s, seconds * 2, databases
                 )
@@ -365,11 +351,11 @@ def show(report: Report, console: Console) -> None:
     """Prints the report as tables."""
     for size, results in report.throughput.items():
         table = Table(title=f"bodies of {size}, {CONNECTIONS} connections, as fast as they can")
-        table.add_column("variant")
-        for heading in ("requests/s", "to (a)", "p50 ms", "p99 ms", "rows/batch", "CPU µs"):
+        table.add_column("variant", no_wrap=True)
+        for heading in ("requests/s", "to (a)", "p50 ms", "p99 ms", "rows/batch", *COSTS):
             table.add_column(heading, justify="right")
         for variant, result in results.items():
-            batch = result.rows_per_batch
+            batch, delivered = result.rows_per_batch, result.delivered_per_s
             table.add_row(
                 VARIANTS[variant],
                 f"{statistics.median(result.per_s):,.0f}",
@@ -378,6 +364,9 @@ def show(report: Report, console: Console) -> None:
                 f"{statistics.median(result.p99_ms):.1f}",
                 f"{statistics.median(batch):.1f}" if batch else "",
                 f"{statistics.median(result.cpu_us):.0f}",
+                f"{statistics.median(result.loop_us):.0f}",
+                f"{statistics.median(delivered):,.0f}" if delivered else "",
+                str(sum(result.failed) or ""),
             )
         console.print(table)
     table = Table(title="at half of that load, and behind the door")
@@ -388,6 +377,7 @@ def show(report: Report, console: Console) -> None:
             rate = f"{found.per_s:,.0f}"
             table.add_row(variant, size, rate, f"{found.p50_ms:.1f}", f"{found.p99_ms:.1f}")
     console.print(table)
+    console.print(MISSING)
     for variant, delivery in report.delivery.items():
         console.print(
             f"{variant}: stored to delivered p50 {delivery.p50_ms:.1f} ms, "
@@ -397,27 +387,24 @@ def show(report: Report, console: Console) -> None:
 
 
 def main() -> None:
-    """Measures and reports, or serves one variant for a measuring process."""
+    """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
+    parser.add_argument("--seconds", type=int, default=2, help="length of a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each variant")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--serve", choices=VARIANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--database", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        configure_log("bench", "json")
-        uvloop.run(serve(arguments.serve, arguments.database))
-        return
     configure_log("bench", "console", "ERROR")
     console = Console(stderr=True)
+    if not has_wrk():
+        console.print("wrk is not installed (apt-get install wrk); a slower client takes its place")
     with tempfile.TemporaryDirectory() as folder, running_postgresql(fsync=True) as postgresql:
         databases = Databases(Path(folder), postgresql)
         report = uvloop.run(measure(arguments.seconds, arguments.rounds, databases, console))
     if arguments.json:
         print(json.dumps(asdict(report)))
     else:
-        show(report, Console())
+        # Wide enough for a table, also where the output is no terminal.
+        show(report, Console(width=max(WIDTH, console.width)))
 
 
 if __name__ == "__main__":

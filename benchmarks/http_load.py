@@ -1,17 +1,96 @@
-"""Sends prepared HTTP requests over many connections and times their answers."""
+"""Sends prepared HTTP requests over many connections and times their answers.
+
+As fast as they are answered it sends them by wrk, where that is installed: a client in Python takes
+as much processor time as the server that it measures.
+"""
 
 import asyncio
+import contextlib
+import json
+import shutil
+import statistics
 import sys
+import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
-__all__ = ["Load"]
+__all__ = ["CONNECTIONS", "Flood", "Load", "flood", "has_wrk"]
 
-CONNECTIONS = 64
+CONNECTIONS = 200
+"""Fewer than the webhooks that the service takes at once."""
+SCRIPT = Path(__file__).with_name("flood.lua")
 ANSWER_END = b"\r\n\r\nstored\n"
 """How every good answer ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """What came of sending as fast as answers came."""
+
+    count: int
+    """Of good answers."""
+    took_s: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    """Answers that were not good; by a client in Python the first of them ends the process."""
+
+
+def has_wrk() -> bool:
+    """Returns whether wrk is installed."""
+    return shutil.which("wrk") is not None
+
+
+async def flood(port: int, body: bytes, heads: Sequence[bytes], seconds: int) -> Flood:
+    """Sends requests for `seconds`, each once the one before it on its connection is answered.
+
+    Begins anew with the first of `heads`, which are equally long, when all were sent.
+    """
+    if has_wrk():
+        return await _flood_by_wrk(port, body, heads, seconds)
+    load = Load(body, heads)
+    await load.connect(port)
+    took_s = await load.flood(seconds)
+    return Flood(
+        len(load.latencies_s),
+        took_s,
+        statistics.median(load.latencies_s) * 1e3,
+        statistics.quantiles(load.latencies_s, n=100)[98] * 1e3,
+        failed=0,
+    )
+
+
+async def _flood_by_wrk(port: int, body: bytes, heads: Sequence[bytes], seconds: int) -> Flood:
+    with _file_of(b"".join(heads)) as heads_file, _file_of(body) as body_file:
+        wrk = await asyncio.create_subprocess_exec(
+            *("wrk", "--threads", "1", "--connections", str(CONNECTIONS)),
+            *(
+                "--duration",
+                str(seconds),
+                "--timeout",
+                "30s",
+                "--script",
+                str(SCRIPT),
+                f"http://127.0.0.1:{port}/",
+            ),
+            *("--", heads_file, str(len(heads[0])), body_file),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await wrk.communicate()
+    found = json.loads(output.decode().strip().splitlines()[-1])
+    return Flood(**{**found, "count": found["count"] - found["failed"]})
+
+
+@contextlib.contextmanager
+def _file_of(content: bytes) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
 
 
 class _Connection(asyncio.Protocol):
@@ -105,7 +184,7 @@ class Load:
         self._in_flight -= 1
         if self._waiting:
             self._send(connection, self._waiting.popleft())
-        elif self._closed_loop and now < self._ends_at and self._heads:
+        elif self._closed_loop and now < self._ends_at:
             self._send(connection, now)
         else:
             self._free.append(connection)
@@ -119,7 +198,8 @@ class Load:
 
     def _send(self, connection: _Connection, due_at: float) -> None:
         self._in_flight += 1
-        connection.send(self._heads.popleft(), due_at)
+        connection.send(self._heads[0], due_at)
+        self._heads.rotate(-1)
 
     async def _finish(self) -> None:
         if self._in_flight:

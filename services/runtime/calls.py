@@ -11,7 +11,7 @@ import functools
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ from grpc_status import rpc_status
 
 from services.runtime.errors import (
     DeadlineExceeded,
+    FieldViolation,
+    InvalidRequest,
     NotAllowed,
     Overloaded,
     ServiceError,
@@ -35,6 +37,8 @@ __all__ = ["Call", "remaining_s", "server_interceptors"]
 
 DEADLINE_MARGIN_S = 0.02
 """With less time left than this, no answer would arrive in time."""
+REQUEST_BYTES_MAX = 64 * 1024
+"""Of a request, unless its method takes larger ones: what anybody may have this process look at."""
 
 logger = get_logger(__name__)
 
@@ -48,9 +52,16 @@ def remaining_s() -> float | None:
 
 
 def server_interceptors(
-    domain: str, validator: Validator, calls_max: int, streams_max: int
+    domain: str,
+    validator: Validator,
+    calls_max: int,
+    streams_max: int,
+    request_bytes_max: Mapping[str, int],
 ) -> Sequence[grpc.aio.ServerInterceptor]:
-    """Returns the interceptors of a server whose errors belong to `domain`, outermost first."""
+    """Returns the interceptors of a server whose errors belong to `domain`, outermost first.
+
+    `request_bytes_max` has the methods whose requests may be larger than REQUEST_BYTES_MAX.
+    """
     return [
         _Interceptor(_telemetry),
         _Interceptor(functools.partial(_errors, domain)),
@@ -58,6 +69,7 @@ def server_interceptors(
         _Interceptor(_Admission(calls_max, streams_max).admit),
         _Interceptor(_deadlines),
         _Interceptor(functools.partial(_validation, validator)),
+        _Sizes(request_bytes_max),
     ]
 
 
@@ -115,6 +127,37 @@ class _Interceptor(grpc.aio.ServerInterceptor):
                     yield message
 
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _TooLarge:
+    """Stands for a request that nobody looks into."""
+
+    size_bytes: int
+    size_bytes_max: int
+
+
+class _Sizes(grpc.aio.ServerInterceptor):
+    """Has large requests not even parsed; `_validation` refuses what is given in their place."""
+
+    def __init__(self, bytes_max: Mapping[str, int]) -> None:
+        self._bytes_max = bytes_max
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Returns the handler of a call, which parses requests up to the size for its method."""
+        handler = await continuation(details)
+        if handler is None or details.method.startswith("/grpc."):
+            return handler
+        bytes_max = self._bytes_max.get(details.method, REQUEST_BYTES_MAX)
+        parse = handler.request_deserializer
+
+        def parse_small(serialized: bytes) -> Any:
+            size_bytes = len(serialized)
+            return (
+                parse(serialized) if size_bytes <= bytes_max else _TooLarge(size_bytes, bytes_max)
+            )
+
+        return handler._replace(request_deserializer=parse_small)
 
 
 @contextlib.asynccontextmanager
@@ -229,5 +272,9 @@ async def _deadlines(call: Call) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _validation(validator: Validator, call: Call) -> AsyncIterator[None]:
     """Refuses malformed requests before the servicer sees them."""
+    match call.request:
+        case _TooLarge(size_bytes=size_bytes, size_bytes_max=size_bytes_max):
+            rule = f"must have at most {size_bytes_max} bytes, has {size_bytes}"
+            raise InvalidRequest([FieldViolation("request", rule)])
     validator.validate(call.request)
     yield

@@ -9,13 +9,14 @@ import grpc
 from services.runtime.calls import remaining_s
 from services.runtime.errors import DeadlineExceeded, from_rpc_error
 
-__all__ = ["connect", "invoke"]
+__all__ = ["MESSAGE_BYTES_MAX", "connect", "invoke"]
 
 DEFAULT_DEADLINE_S = 5.0
 NESTED_MARGIN_S = 0.05
 """What a call inside a handler leaves of the handler's own time for its answer."""
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""Of a message on a channel that was not asked for more; gRPC's own default."""
 
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

@@ -13,6 +13,7 @@ from asyncpg import PostgresError
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     DateTime,
     Dialect,
     Double,
@@ -39,6 +40,7 @@ from services.runtime.settings import exit_with
 __all__ = [
     "SQLITE_TABLE",
     "Database",
+    "Flag",
     "Float64",
     "Instant",
     "Int64",
@@ -108,6 +110,21 @@ class Instant(TypeDecorator[datetime]):
             return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
         moment: datetime = value
         return moment.astimezone(UTC)
+
+
+class Flag(TypeDecorator[bool]):
+    """Yes or no: boolean on PostgreSQL, 1 or 0 on SQLite, whose STRICT tables know no such type."""
+
+    impl = Boolean
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Returns the column's type in `dialect`."""
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else Boolean())
+
+    def process_result_value(self, value: Any, _dialect: Dialect) -> bool | None:
+        """Turns what the database keeps into a truth value."""
+        return None if value is None else bool(value)
 
 
 def new_metadata() -> MetaData:

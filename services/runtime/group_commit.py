@@ -47,6 +47,9 @@ class GroupCommit(Generic[_Command, _Answer]):
     the whole batch is tried again; after anything else, and after conflicts that do not end, each
     command is tried once by itself, so that the culprit fails alone. All this is safe because every
     command can be repeated.
+
+    `weigh` says how heavy a command is, in bytes or whatever the two limits of weight are meant in;
+    a command that is heavier than a batch may be is written by itself.
     """
 
     def __init__(
@@ -58,30 +61,51 @@ class GroupCommit(Generic[_Command, _Answer]):
         *,
         batch_max: int = 256,
         queue_max: int = 10_000,
+        weigh: Callable[[_Command], int] = lambda _: 0,
+        batch_weight_max: int = 0,
+        queue_weight_max: int = 0,
     ) -> None:
         self._database = database
         self._apply = apply
         self._batch_max = batch_max
         self._queue_max = queue_max
-        self._queue: deque[tuple[_Command, asyncio.Future[_Answer]]] = deque()
+        self._weigh = weigh
+        self._batch_weight_max = batch_weight_max
+        self._queue_weight_max = queue_weight_max
+        self._queue: deque[tuple[_Command, asyncio.Future[_Answer], int]] = deque()
+        self._queue_weight = 0
         self._wake = asyncio.Event()
         self._closing = False
 
-    async def submit(self, command: _Command) -> _Answer:
-        """Returns the answer to `command` once it is durable.
+    async def submit(self, command: _Command, wait_s: float | None = None) -> _Answer:
+        """Returns the answer to `command` once it is durable, after `wait_s` at most.
 
-        Raises Overloaded when too many wait, Conflict, Unavailable when the database is away, and
-        ServiceFailed after a defect. A caller that leaves before its batch began takes its command
-        with it; later it changes nothing.
+        Raises Overloaded when too many wait, Conflict, Unavailable when the database is away or too
+        slow, and ServiceFailed after a defect. A caller that leaves before its batch began takes
+        its command with it; later it changes nothing.
         """
         if self._closing:
             raise Unavailable("DATABASE_UNAVAILABLE", "The service is stopping; repeat the call.")
-        if len(self._queue) >= self._queue_max:
+        weight = self._weigh(command)
+        is_full = (
+            len(self._queue) >= self._queue_max
+            or self._queue_weight + weight > self._queue_weight_max
+        )
+        if is_full or (wait_s is not None and self._is_behind()):
             raise Overloaded("SERVICE_OVERLOADED", "Too many writes wait.")
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append((command, answer))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_Answer] = loop.create_future()
+        self._queue.append((command, answer, weight))
+        self._queue_weight += weight
         self._wake.set()
-        return await answer
+        if wait_s is None:
+            return await answer
+        # Cheaper than a timeout around it, of which there would be one for each command.
+        timer = loop.call_later(wait_s, _give_up, answer)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
 
     async def run(self) -> None:
         """Writes until `close` was called and nothing waits any more."""
@@ -93,8 +117,10 @@ class GroupCommit(Generic[_Command, _Answer]):
                     await self._write(batch)
                 except Unavailable as error:
                     # Whatever waits behind it would wait as long for the same.
-                    _settle_all([*batch, *self._queue], error)
+                    waiting = [(command, answer) for command, answer, _ in self._queue]
+                    _settle_all([*batch, *waiting], error)
                     self._queue.clear()
+                    self._queue_weight = 0
             if self._closing:
                 return
 
@@ -103,12 +129,25 @@ class GroupCommit(Generic[_Command, _Answer]):
         self._closing = True
         self._wake.set()
 
+    def _is_behind(self) -> bool:
+        """Returns whether the first in the queue has waited in vain, as who comes now would."""
+        if not self._queue:
+            return False
+        _, answer, _ = self._queue[0]
+        return answer.done() and not answer.cancelled()
+
     def _next_batch(self) -> list[tuple[_Command, asyncio.Future[_Answer]]]:
         batch: list[tuple[_Command, asyncio.Future[_Answer]]] = []
+        batch_weight = 0
         while self._queue and len(batch) < self._batch_max:
-            command, answer = self._queue.popleft()
+            command, answer, weight = self._queue[0]
+            if batch and batch_weight + weight > self._batch_weight_max:
+                break
+            self._queue.popleft()
+            self._queue_weight -= weight
             if not answer.done():  # Else its caller left.
                 batch.append((command, answer))
+                batch_weight += weight
         return batch
 
     async def _write(
@@ -179,6 +218,11 @@ def _settle_all(
 ) -> None:
     for _, answer in batch:
         _settle(answer, error)
+
+
+def _give_up(answer: asyncio.Future[_Answer]) -> None:
+    if not answer.done():
+        answer.set_exception(Unavailable("DATABASE_UNAVAILABLE", "The database takes too long."))
 
 
 def _settle(answer: asyncio.Future[_Answer], result: _Answer | Exception) -> None:

@@ -12,7 +12,7 @@ import uvloop
 from pydantic import Field
 
 from services.runtime.migrations import migrate
-from services.runtime.settings import Settings, exit_with, load_settings
+from services.runtime.settings import DAY_S, Settings, exit_with, load_settings
 from services.runtime.telemetry import LogFormat, LogLevel, configure_log
 
 __all__ = ["DatabaseSettings", "ProcessSettings", "leave_on_signals", "run_service"]
@@ -34,9 +34,9 @@ class ProcessSettings(Settings):
     """Lines for people, or JSON for programs."""
     log_level: LogLevel = "INFO"
     """Least severe lines that are written."""
-    drain_s: Annotated[float, Field(ge=0)] = 5.0
+    drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = 5.0
     """How long new calls are still answered after NOT_SERVING, for balancers to look away."""
-    grace_s: Annotated[float, Field(ge=0)] = 20.0
+    grace_s: Annotated[float, Field(ge=0, le=DAY_S)] = 20.0
     """How long calls under way may take to end after that."""
 
 

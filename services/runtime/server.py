@@ -4,11 +4,12 @@ import asyncio
 import faulthandler
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from pydantic import Field
 
 from services.runtime.calls import server_interceptors
 from services.runtime.process import ProcessSettings
@@ -21,6 +22,8 @@ __all__ = ["ServedService", "Server", "ServerSettings", "is_loopback"]
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 METADATA_BYTES_MAX = 16 * 1024
 HANG_DUMP_MARGIN_S = 5.0
+CALLS_MAX = 100_000
+COMPANION_MARGIN_S = 0.5
 
 logger = get_logger(__name__)
 
@@ -30,9 +33,9 @@ class ServerSettings(ProcessSettings):
 
     address: str
     """Where the server listens: `host:port`, on a loopback address while it has no certificate."""
-    calls_max: int = 1000
+    calls_max: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1000
     """How many unary calls are answered at once; those above are refused."""
-    streams_max: int = 1000
+    streams_max: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1000
     """How many streams are open at once; those above are refused."""
 
 
@@ -63,12 +66,15 @@ class Server:
     late_checks: Mapping[str, Check] = field(default_factory=dict)
     """What a servicer checks itself, listed beside other violations only; see `Validator`."""
     message_bytes_max: int = MESSAGE_BYTES_MAX
+    request_bytes_max: Mapping[str, int] = field(default_factory=dict)
+    """Size of requests by `/package.Service/Method`, for methods that take more than 64 KiB."""
 
     async def serve(self, *companions: Coroutine[Any, Any, None]) -> None:
         """Serves until `leave` is set, then leaves in the order that loses no call.
 
-        `companions` run meanwhile, as workers do, and should end when `stopping` is set. One that
-        fails takes the whole process down, since a service without its worker would only pretend.
+        `companions` run meanwhile, as workers do, and should end when `stopping` is set; those that
+        have not after the grace are canceled. One that fails takes the whole process down, since a
+        service without its worker would only pretend.
         """
         server, health = self._build()
         await server.start()
@@ -88,13 +94,25 @@ class Server:
         await asyncio.sleep(self.settings.drain_s)
         self.stopping.set()
         health.stop()
-        await server.stop(self.settings.grace_s)
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(server.stop(self.settings.grace_s), self._end(tasks))
         faulthandler.cancel_dump_traceback_later()
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
         logger.info("left")
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Waits for companions to end, and ends those that do not."""
+        if not tasks:
+            return
+        # A companion that has a grace of its own is let end it.
+        limit_s = self.settings.grace_s + COMPANION_MARGIN_S
+        _, late = await asyncio.wait(tasks, timeout=limit_s)
+        if late:
+            logger.warning("left before all had ended", grace_s=self.settings.grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
 
     def _build(self) -> tuple[grpc.aio.Server, "_Health"]:
         settings = self.settings
@@ -109,6 +127,7 @@ class Server:
                 Validator(self.checks, self.late_checks),
                 settings.calls_max,
                 settings.streams_max,
+                self.request_bytes_max,
             ),
             options=[
                 ("grpc.so_reuseport", 0),  # Two services on one port is a mistake, not a pool.

@@ -1,15 +1,44 @@
 """Reads a process's settings from the environment, or says in one line what is wrong with them."""
 
 import sys
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "exit_with", "load_settings"]
+__all__ = [
+    "DAY_S",
+    "HostAndPort",
+    "Settings",
+    "exit_with",
+    "http_address",
+    "load_settings",
+    "split_address",
+]
 
 PREFIX = "REELWORKS_"
 USAGE_ERROR = 2
+PORT_MAX = 65_535
+DAY_S = 86_400.0
+"""The longest that most durations may be set to; a larger number is a mistake."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Returns host and port of `host:port`; raises ValueError if it is not that."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
+        raise ValueError("must be host:port")
+    return host.strip("[]"), int(port)
+
+
+def _host_and_port(address: str) -> str:
+    split_address(address)
+    return address
+
+
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+"""A setting that must be `host:port`."""
 
 
 class Settings(BaseSettings):
@@ -20,7 +49,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 
@@ -49,6 +82,26 @@ def exit_with(*lines: str) -> NoReturn:
     for line in lines:
         sys.stderr.write(f"error: {line}\n")
     sys.exit(USAGE_ERROR)
+
+
+def http_address(url: str) -> str:
+    """Returns an http or https address without a slash at its end.
+
+    Raises ValueError that says what is wrong with it, as the end of a sentence.
+    """
+    rule = "must be an http or https address"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # A bracket, or a port that is none.
+        raise ValueError(rule) from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError(rule)
+    if not url.isascii() or not url.isprintable() or " " in url or parts.username is not None:
+        raise ValueError(rule)
+    if "?" in url or "#" in url:
+        raise ValueError("must have no query")
+    return url.rstrip("/")
 
 
 def _variable(settings_type: type[Settings], location: tuple[int | str, ...]) -> str:

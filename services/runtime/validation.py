@@ -36,13 +36,19 @@ _UUID = _Form(
     re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
     "must be a UUID in lower case with hyphens",
 )
+_WEBHOOK_ID = _Form(re.compile(r"[!-~]{1,256}"), "must be 1 to 256 visible ASCII characters")
+_NUMBER = _Form(re.compile(r"[1-9][0-9]{0,17}"), "must be a decimal number")
 _FORMS = {
     "user_id": _ID,
     "reservation_id": _ID,
     "generation_id": _UUID,
     "generation_ids": _UUID,
+    "new_generation_id": _UUID,
     "request_id": _Form(re.compile(r"[!-~]{1,64}"), "must be 1 to 64 visible ASCII characters"),
-    "webhook_id": _Form(re.compile(r"[!-~]{1,256}"), "must be 1 to 256 visible ASCII characters"),
+    "webhook_id": _WEBHOOK_ID,
+    "webhook_ids": _WEBHOOK_ID,
+    "event_id": _NUMBER,
+    "event_ids": _NUMBER,
 }
 
 

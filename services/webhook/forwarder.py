@@ -12,6 +12,7 @@ from reelworks.generation.v1 import prediction_event_pb2, prediction_event_pb2_g
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
 from services.webhook.inbox import ClaimedEvent, Inbox, Settlement
+from services.webhook.metrics import WebhookMetrics
 from services.webhook.tables import State
 
 __all__ = ["DEADLINES_S", "MESSAGE_BYTES_MAX", "Answer", "Forwarder", "Timing", "settlement_of"]
@@ -23,6 +24,8 @@ MESSAGE_BYTES_MAX = 9 * 1024 * 1024
 RETRY_MAX_S = 30.0
 RETRY_DOUBLINGS_MAX = 10
 RETRY_JITTER = 0.2
+RELEASE_PAUSE_S = 10.0
+"""Between two releases, since an event that alone is answered by UNAVAILABLE causes some."""
 
 # How often an answer of this kind is met before the event is given up: the first are defects of
 # ours, the others may be defects of generation that a release mends.
@@ -105,20 +108,28 @@ class Forwarder:
         arrived: asyncio.Event,
         *,
         timing: Timing | None = None,
+        metrics: WebhookMetrics | None = None,
     ) -> None:
         """Takes `arrived`, which somebody sets when there is an event to deliver."""
         self._inbox = inbox
         self._generation = generation
         self._wake = arrived
         self._timing = timing or Timing()
+        self._metrics = metrics or WebhookMetrics()
         self._calls_in_flight = 0
         self._more_are_due = False
-        self._away = False
+        # Until it has answered, generation is taken to be away.
+        self._away = True
         self._probe_at = 0.0
+        """When it may be asked next; 0 until it was found to be away."""
+        self._window = 1
+        self._release_due = False
+        self._released_at = float("-inf")
         self._stopping = False
 
     async def run(self) -> None:
         """Delivers until `stop` was called and the calls in flight have ended."""
+        await self._take_over()
         async with asyncio.TaskGroup() as deliveries:
             while not self._stopping:
                 self._wake.clear()
@@ -143,17 +154,31 @@ class Forwarder:
     def _room(self) -> int:
         """Returns how many calls may begin now."""
         if not self._away:
-            return self._timing.calls_max - self._calls_in_flight
+            return self._window - self._calls_in_flight
         # One at a time, so that a returning generation meets no storm.
-        now = asyncio.get_running_loop().time()
-        if self._calls_in_flight or now < self._probe_at:
-            return 0
-        self._probe_at = now + self._timing.tick_s
-        return 1
+        is_time = asyncio.get_running_loop().time() >= self._probe_at
+        return 1 if is_time and not self._calls_in_flight else 0
+
+    async def _take_over(self) -> None:
+        """Has come due what a process that is no more was delivering, or had paused."""
+        try:
+            await self._inbox.drop_leases()
+            await self._inbox.release_paused()
+        except ServiceError as error:
+            logger.warning("nothing taken over", cause=str(error))
 
     async def _claim(self, room: int) -> list[ClaimedEvent]:
         try:
-            return await self._inbox.claim(room, self._timing.lease_s)
+            if self._release_due:
+                await self._inbox.release_paused()
+                self._release_due = False
+            claimed = await self._inbox.claim(room, self._timing.lease_s)
+            if not claimed and self._away and self._probe_at:
+                # Without a probe, nobody would learn that generation is back. Whoever is due goes
+                # first, so that an event which alone is answered by UNAVAILABLE hides nothing.
+                await self._inbox.release_paused()
+                claimed = await self._inbox.claim(room, self._timing.lease_s)
+            return claimed
         except Exception as error:  # Whatever it is, events must still be stored meanwhile.
             logger.warning("events not claimed", cause=str(error), exc_info=_unexpected(error))
             return []
@@ -161,6 +186,7 @@ class Forwarder:
     async def _deliver(self, event: ClaimedEvent) -> None:
         try:
             answer = await self._call(event)
+            self._metrics.delivered(*_labels(answer))
             self._note(answer)
             jitter = random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)  # noqa: S311
             settlement = settlement_of(event, answer, self._timing.retry_s * jitter)
@@ -196,14 +222,23 @@ class Forwarder:
         return Answer(grpc.StatusCode.OK, disposition=response.disposition)
 
     def _note(self, answer: Answer) -> None:
-        """Notes whether generation is there."""
-        if answer.code is grpc.StatusCode.UNAVAILABLE and not self._away:
-            logger.warning("generation is away", detail=answer.detail)
+        """Notes whether generation is there, and how much it may be given at once."""
+        now = asyncio.get_running_loop().time()
+        if answer.code is grpc.StatusCode.UNAVAILABLE:
+            if not self._away:
+                logger.warning("generation is away", detail=answer.detail)
             self._away = True
-            self._probe_at = asyncio.get_running_loop().time() + self._timing.tick_s
-        elif answer.code not in _SILENCE and self._away:
-            logger.info("generation is back")
-            self._away = False
+            self._probe_at = now + self._timing.tick_s
+        elif answer.code not in _SILENCE:
+            if self._away:
+                logger.info("generation answers")
+                self._away = False
+                self._window = 1
+                # What waits for its time does so since generation was away.
+                self._release_due = now - self._released_at >= RELEASE_PAUSE_S
+                self._released_at = now if self._release_due else self._released_at
+            # One more for each answer doubles what is given at once with every round trip.
+            self._window = min(self._timing.calls_max, self._window + 1)
 
 
 def _log(event: ClaimedEvent, settlement: Settlement) -> None:
@@ -226,6 +261,11 @@ def _log(event: ClaimedEvent, settlement: Settlement) -> None:
             log.debug("not delivered yet", error=settlement.error)
         case _:
             assert_never(settlement.state)
+
+
+def _labels(answer: Answer) -> tuple[str, str]:
+    is_ok = answer.code is grpc.StatusCode.OK
+    return answer.code.name, _name(answer.disposition) if is_ok else ""
 
 
 def _name(disposition: int) -> str:

@@ -3,51 +3,37 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, assert_never
 
-from sqlalchemy import (
-    CursorResult,
-    bindparam,
-    func,
-    literal,
-    literal_column,
-    select,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.runtime.database import Database, read_clock
-from services.runtime.errors import Overloaded, Unavailable
+from services.runtime.errors import Unavailable
 from services.runtime.group_commit import GroupCommit
-from services.runtime.shielding import Shielded
-from services.webhook.tables import State, inbox
+from services.webhook.statements import RECEIVED, SETTLED, BatchStatements, batch_statements
+from services.webhook.tables import State
 
 __all__ = ["ClaimedEvent", "Inbox", "ReceivedEvent", "Settlement"]
 
 BATCH_ROWS_MAX = 200
+BATCH_BYTES_MAX = 16 * 1024 * 1024
 QUEUE_ROWS_MAX = 1_000
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
 STORE_LIMIT_S = 2.5
+RELEASED_ROWS_MAX = 1_000
 
-HEADERS_KEPT = frozenset(
-    {"webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent"}
-)
 HEADER_LINES_MAX = 8
 HEADER_CHARACTERS_MAX = 512
-SIGNATURE_CHARACTERS_MAX = 4_096
+_CHARACTERS_MAX = {"webhook-signature": 4_096}
 QUERY_CHARACTERS_MAX = 2_048
 ERROR_CHARACTERS_MAX = 300
 DISPOSITION_CHARACTERS_MAX = 64
 
-_KEY = (inbox.c.webhook_id, inbox.c.body_sha256, inbox.c.generation_id, inbox.c.attempt)
-# Written out, since a planner cannot tell that a bound value fits the index of pending rows.
-_IS_PENDING = inbox.c.state == literal_column(f"'{State.PENDING.value}'")
-
-_Row = dict[str, Any]
+_Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +43,7 @@ class ReceivedEvent:
     webhook_id: str
     body: bytes
     headers: Sequence[tuple[str, str]]
-    """All header lines as they came; a few are kept."""
+    """Those lines that are to be kept, their names in lower case, as they came."""
     query: str
     """Query of the address as it came."""
     query_verdict: str
@@ -105,33 +91,65 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """One row to store."""
+    """An event to store."""
 
-    row: _Row
+    key: _Key
+    row: dict[str, Any]
+    """What is known of it, but for its body."""
+    body: bytes
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return tuple(self.row[column.name] for column in _KEY)
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    """Events to be delivered although their time has not come."""
+
+    leased: bool
+    """Those that are being delivered, rather than those that wait after a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Events to hand out."""
+
+    rows_max: int
+    lease_s: float
+
+
+_Command = _Store | Settlement | _Release | _Claim
 
 
 class Inbox:
     """Stores events, hands them out for delivery, and records what came of it.
 
-    Stores and settlements of many callers share database transactions while `run` runs.
+    All that is written at about the same time, by whomever, shares a database transaction while
+    `run` runs: a burst of events costs few of them, and delivering them costs none of its own.
     """
 
     def __init__(
-        self, database: Database, arrived: asyncio.Event, *, store_limit_s: float = STORE_LIMIT_S
+        self,
+        database: Database,
+        arrived: asyncio.Event,
+        *,
+        store_limit_s: float = STORE_LIMIT_S,
+        wrote: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Takes `arrived`, which is set whenever there is an event to deliver."""
+        """Takes `arrived`, which is set whenever there is an event to deliver.
+
+        `wrote` is told how many events a database transaction stored.
+        """
         self._arrived = arrived
         self._database = database
         self._store_limit_s = store_limit_s
-        self._writer: GroupCommit[_Store | Settlement, bool] = GroupCommit(
-            database, _write, batch_max=BATCH_ROWS_MAX, queue_max=QUEUE_ROWS_MAX
+        self._wrote = wrote
+        self._writer = GroupCommit[_Command, Any](
+            database,
+            self._write,
+            batch_max=BATCH_ROWS_MAX,
+            queue_max=QUEUE_ROWS_MAX,
+            weigh=_weigh,
+            batch_weight_max=BATCH_BYTES_MAX,
+            queue_weight_max=QUEUE_BYTES_MAX,
         )
-        self._stores = Shielded()
-        self._waiting_bytes = 0
 
     async def run(self) -> None:
         """Writes until `close` was called and nothing waits any more."""
@@ -147,48 +165,36 @@ class Inbox:
         Raises ServiceError if it is not known to be durable within the limit. It may be stored all
         the same then, which is as good: the sender repeats it and it is found.
         """
-        if self._waiting_bytes + len(event.body) > QUEUE_BYTES_MAX:
-            raise Overloaded("SERVICE_OVERLOADED", "Too many bytes wait to be stored.")
-        self._waiting_bytes += len(event.body)
-        try:
-            async with asyncio.timeout(self._store_limit_s):
-                # Not canceled with its caller, so that the bytes count until they are gone.
-                return await self._stores.finish(self._store(event))
-        except TimeoutError:
-            raise Unavailable("DATABASE_UNAVAILABLE", "Storing took too long.") from None
+        is_new: bool = await self._writer.submit(_command(event), self._store_limit_s)
+        self._arrived.set()
+        return is_new
 
     async def claim(self, rows_max: int, lease_s: float) -> list[ClaimedEvent]:
-        """Returns events that are due, which nobody else gets before the lease ends."""
-        async with self._database.write() as connection:
-            now = await read_clock(connection)
-            due = (
-                select(inbox.c.sequence)
-                .where(_IS_PENDING, inbox.c.due_at <= now)
-                .order_by(inbox.c.due_at)
-                .limit(rows_max)
-                .with_for_update(skip_locked=True)
-                .cte("due")
-            )
-            claimed = await connection.execute(
-                update(inbox)
-                .where(inbox.c.sequence.in_(select(due.c.sequence)))
-                .values(due_at=now + timedelta(seconds=lease_s), tries=inbox.c.tries + 1)
-                .returning(
-                    inbox.c.sequence,
-                    inbox.c.webhook_id,
-                    inbox.c.generation_id,
-                    inbox.c.attempt,
-                    inbox.c.received_at,
-                    inbox.c.body,
-                    inbox.c.tries,
-                    inbox.c.refusals,
-                )
-            )
-            return [ClaimedEvent(*row) for row in claimed]
+        """Returns events that are due, oldest first; nobody else gets them before the lease ends.
+
+        Raises ServiceError; what was claimed all the same waits for the end of its lease.
+        """
+        claimed: list[ClaimedEvent] = await self._writer.submit(_Claim(rows_max, lease_s))
+        return claimed
 
     async def settle(self, settlement: Settlement) -> None:
         """Records what came of a try; after a ServiceError its lease will end it."""
         await self._writer.submit(settlement)
+
+    async def release_paused(self) -> None:
+        """Has events come due that wait only since generation was away; raises ServiceError.
+
+        Of very many the rest come due by themselves.
+        """
+        await self._writer.submit(_Release(leased=False))
+
+    async def drop_leases(self) -> None:
+        """Has come due what was being delivered when this process was last killed.
+
+        Raises ServiceError. Where other processes may be delivering, it does nothing.
+        """
+        if self._database.is_exclusive:
+            await self._writer.submit(_Release(leased=True))
 
     async def probe(self) -> None:
         """Raises ServiceError unless a database transaction that writes can begin in time."""
@@ -198,125 +204,140 @@ class Inbox:
         except TimeoutError:
             raise Unavailable("DATABASE_UNAVAILABLE", "The database takes too long.") from None
 
-    async def _store(self, event: ReceivedEvent) -> bool:
-        try:
-            is_new = await self._writer.submit(_Store(_row(event)))
-        finally:
-            self._waiting_bytes -= len(event.body)
-        self._arrived.set()
-        return is_new
+    async def _write(self, connection: AsyncConnection, commands: Sequence[_Command]) -> list[Any]:
+        answers = await _write(connection, commands)
+        if stored := sum(isinstance(command, _Store) for command in commands):
+            self._wrote(stored)
+        return answers
 
 
-async def _write(
-    connection: AsyncConnection, commands: Sequence[_Store | Settlement]
-) -> Sequence[bool | Exception]:
-    """Writes a batch; the answer to a store is whether it was new.
+def _weigh(command: _Command) -> int:
+    """Returns how many bytes a command makes a batch larger, as far as it matters."""
+    return len(command.body) if isinstance(command, _Store) else 0
 
-    The order is the same in every replica, inserts by key and then settlements by sequence, or two
-    of them could wait for each other.
+
+async def _write(connection: AsyncConnection, commands: Sequence[_Command]) -> list[Any]:
+    """Writes a batch; the answer to a store is whether it was new, to a claim what it got.
+
+    The order is the same in every replica, or two of them could wait for each other: inserts by
+    key, settlements, and last what passes over rows that are locked.
     """
-    now = await read_clock(connection)
+    statements = batch_statements(connection.dialect)
+    if statements.prepare is None:
+        now = await read_clock(connection)
+    else:
+        now = (await connection.execute(statements.prepare)).one()[0]
     stores = [command for command in commands if isinstance(command, _Store)]
     settlements = [command for command in commands if isinstance(command, Settlement)]
-    new = await _insert(connection, stores, now) if stores else set()
+    new = await _insert(connection, statements, stores, now) if stores else set()
     if settlements:
-        await _settle(connection, settlements, now)
-    answers: list[bool | Exception] = []
+        await _settle(connection, statements, settlements, now)
+    for leased in {command.leased for command in commands if isinstance(command, _Release)}:
+        await connection.execute(
+            statements.release, {"now": now, "leased": int(leased), "rows_max": RELEASED_ROWS_MAX}
+        )
+    answers: list[Any] = []
     for command in commands:
-        if isinstance(command, _Store):
-            # Of equal events in one batch the first is the new one.
-            answers.append(command.key in new)
-            new.discard(command.key)
-        else:
-            answers.append(True)
+        match command:
+            case _Store():
+                # Of equal events in one batch the first is the new one.
+                answers.append(command.key in new)
+                new.discard(command.key)
+            case Settlement() | _Release():
+                answers.append(None)
+            case _Claim():
+                answers.append(await _claim(connection, statements, command, now))
+            case _:
+                assert_never(command)
     return answers
 
 
 async def _insert(
-    connection: AsyncConnection, stores: Sequence[_Store], now: datetime
-) -> set[tuple[Any, ...]]:
+    connection: AsyncConnection,
+    statements: BatchStatements,
+    stores: Sequence[_Store],
+    now: datetime,
+) -> set[_Key]:
     """Returns the keys of those that were not there before."""
-    rows = [{**store.row, "stored_at": now, "due_at": now} for store in stores]
-    if connection.dialect.name == "sqlite":
-        last = await connection.execute(select(func.coalesce(func.max(inbox.c.sequence), 0)))
-        first = last.scalar_one() + 1
-        rows = [{**row, "sequence": first + place} for place, row in enumerate(rows)]
-    rows.sort(key=lambda row: tuple(row[column.name] for column in _KEY))
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    inserted: CursorResult[Any] = await connection.execute(
-        dialect.insert(inbox).on_conflict_do_nothing(index_elements=_KEY).returning(*_KEY), rows
-    )
-    return {tuple(row) for row in inserted}
+    rows = []
+    bodies = [b"-"]  # Since of no bytes at all, SQLite would make NULL.
+    body_from = 2
+    for place, store in enumerate(stores, start=1):
+        body_bytes = len(store.body)
+        received = [store.row[one.name] for one in RECEIVED]
+        rows.append([*received, place, body_from, body_bytes])
+        bodies.append(store.body)
+        body_from += body_bytes
+    given = {**statements.received.parameters(rows), "now": now}
+    inserted = await connection.execute(statements.insert, {**given, "bodies": b"".join(bodies)})
+    if inserted.rowcount == len(stores):  # Fetching the keys would cost more than storing them.
+        return {store.key for store in stores}
+    return {tuple(row) for row in await connection.execute(statements.select_new, given)}
 
 
 async def _settle(
-    connection: AsyncConnection, settlements: Sequence[Settlement], now: datetime
+    connection: AsyncConnection,
+    statements: BatchStatements,
+    settlements: Sequence[Settlement],
+    now: datetime,
 ) -> None:
-    await connection.execute(
-        update(inbox)
-        .where(
-            inbox.c.sequence == bindparam("of_sequence"),
-            inbox.c.tries == bindparam("of_tries"),
-            _IS_PENDING,
-        )
-        .values(
-            state=bindparam("to_state"),
-            due_at=bindparam("to_due_at"),
-            delivered_at=bindparam("to_delivered_at"),
-            refusals=inbox.c.refusals + bindparam("more_refusals"),
-            last_error=bindparam("to_last_error"),
-            disposition=bindparam("to_disposition"),
-        ),
-        [
-            {
-                "of_sequence": settlement.sequence,
-                "of_tries": settlement.tries,
-                "to_state": settlement.state.value,
-                "to_due_at": now + timedelta(seconds=settlement.delay_s),
-                "to_delivered_at": now if settlement.state is State.DELIVERED else None,
-                "more_refusals": int(settlement.refused),
-                "to_last_error": _plain(settlement.error, ERROR_CHARACTERS_MAX),
-                "to_disposition": _plain(settlement.disposition, DISPOSITION_CHARACTERS_MAX),
-            }
-            for settlement in sorted(settlements, key=lambda settlement: settlement.sequence)
-        ],
+    rows = []
+    for settlement in settlements:
+        row: dict[str, object] = {
+            "sequence": settlement.sequence,
+            "tries": settlement.tries,
+            "state": settlement.state.value,
+            "due_at": now + timedelta(seconds=settlement.delay_s),
+            "delivered_at": now if settlement.state is State.DELIVERED else None,
+            "last_error": _plain(settlement.error, ERROR_CHARACTERS_MAX),
+            "disposition": _plain(settlement.disposition, DISPOSITION_CHARACTERS_MAX),
+        }
+        rows.append([*(row[one.name] for one in SETTLED), int(settlement.refused)])
+    await connection.execute(statements.settle, statements.settled.parameters(rows))
+
+
+async def _claim(
+    connection: AsyncConnection, statements: BatchStatements, command: _Claim, now: datetime
+) -> list[ClaimedEvent]:
+    claimed = await connection.execute(
+        statements.claim,
+        {
+            "now": now,
+            "lease_ends_at": now + timedelta(seconds=command.lease_s),
+            "rows_max": command.rows_max,
+        },
     )
+    return sorted((ClaimedEvent(*row) for row in claimed), key=lambda event: event.sequence)
 
 
-def _row(event: ReceivedEvent) -> _Row:
-    kept = [
-        (
-            name.lower(),
-            _plain(
-                value,
-                SIGNATURE_CHARACTERS_MAX
-                if name.lower() == "webhook-signature"
-                else HEADER_CHARACTERS_MAX,
-            ),
-        )
-        for name, value in event.headers
-        if name.lower() in HEADERS_KEPT
+def _command(event: ReceivedEvent) -> _Store:
+    key = (
+        event.webhook_id,
+        hashlib.sha256(event.body).hexdigest(),
+        event.generation_id,
+        event.attempt,
+    )
+    lines = [
+        (name, _plain(value, _CHARACTERS_MAX.get(name, HEADER_CHARACTERS_MAX)))
+        for name, value in event.headers[:HEADER_LINES_MAX]
     ]
-    return {
-        "webhook_id": event.webhook_id,
-        "body_sha256": hashlib.sha256(event.body).hexdigest(),
-        "generation_id": event.generation_id,
-        "attempt": event.attempt,
-        "body": event.body,
-        "headers": json.dumps(kept[:HEADER_LINES_MAX]),
+    row = {
+        "webhook_id": key[0],
+        "body_sha256": key[1],
+        "generation_id": key[2],
+        "attempt": key[3],
+        "headers": json.dumps(lines),
         "query": _plain(event.query, QUERY_CHARACTERS_MAX),
         "query_verdict": event.query_verdict,
         "secret_number": event.secret_number,
         "signed_at": event.signed_at,
         "received_at": event.received_at,
-        "state": State.PENDING.value,
-        "tries": 0,
-        "refusals": 0,
-        "last_error": "",
-        "disposition": "",
     }
+    return _Store(key, row, event.body)
 
 
 def _plain(text: str, characters_max: int) -> str:
     """Returns `text` in characters that every database takes, cut to a length."""
+    if text.isascii():
+        return text[:characters_max]
     return text.encode("ascii", "backslashreplace").decode()[:characters_max]

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from services.runtime.callback import Callback, Verdict, read_query
+from services.runtime.callback import Verdict, read_query
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
 from services.webhook.inbox import Inbox, ReceivedEvent
+from services.webhook.metrics import WebhookMetrics
 from services.webhook.secret_source import SecretSource
 from services.webhook.signature import BadSignature, Reason, Verified, verify
 
@@ -19,7 +21,15 @@ __all__ = ["HEALTH_PATH", "WEBHOOK_PATH", "Ingress", "Limits"]
 
 WEBHOOK_PATH = "/api/webhooks/replicate"
 HEALTH_PATH = "/healthz"
+HEADERS_KEPT = (
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "content-type",
+    "user-agent",
+)
 PROBE_AGE_S_MAX = 5.0
+SHUTDOWN_S = 5.0
 MEBIBYTE = 1024 * 1024
 
 logger = get_logger(__name__)
@@ -61,6 +71,7 @@ class Ingress:
         environment: str,
         *,
         limits: Limits | None = None,
+        metrics: WebhookMetrics | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._inbox = inbox
@@ -68,19 +79,19 @@ class Ingress:
         self._callback_keys = callback_keys
         self._environment = environment
         self._limits = limits = limits or Limits()
+        self._metrics = metrics or WebhookMetrics()
         self._clock = clock
-        self._known = _Lane(limits.known_requests_max, limits.known_bytes_max)
-        self._others = _Lane(limits.other_requests_max, limits.other_bytes_max)
+        self._known = _Lane(limits.known_requests_max, limits.known_bytes_max, status=503)
+        self._others = _Lane(limits.other_requests_max, limits.other_bytes_max, status=429)
         self._health = _Health(inbox)
         self._stopping = False
         self._requests = 0
         self._idle = asyncio.Event()
+        self._journal = _Journal(self._metrics, clock)
         self._listener: asyncio.Server | None = None
-        application = web.Application(middlewares=[_answer_defects])
-        application.router.add_post(WEBHOOK_PATH, self._receive)
-        application.router.add_get(HEALTH_PATH, self._answer_health)
-        self._runner = web.AppRunner(
-            application,
+        # The plain server of aiohttp: two paths need no router, whose work each request would pay.
+        self._server = web.Server(
+            self._answer,
             access_log=None,
             logger=_SILENT,
             keepalive_timeout=limits.idle_s,
@@ -93,16 +104,14 @@ class Ingress:
 
     async def start(self, host: str, port: int) -> int:
         """Listens, and returns the port; raises OSError if the address cannot be listened on."""
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
+        loop = asyncio.get_running_loop()
 
         def accept() -> asyncio.Protocol:
-            if len(server.connections) >= self._limits.connections_max:
+            if len(self._server.connections) >= self._limits.connections_max:
                 return _Refuse()
-            return server()
+            return self._server()
 
-        self._listener = await asyncio.get_running_loop().create_server(accept, host, port)
+        self._listener = await loop.create_server(accept, host, port)
         listening_port: int = self._listener.sockets[0].getsockname()[1]
         return listening_port
 
@@ -115,21 +124,38 @@ class Ingress:
         self._stopping = self._health.leaving = True
         if self._listener is not None:
             self._listener.close()
-        # First, since the cleanup throws away what is still to come of their bodies.
+        # First, since the shutdown throws away what is still to come of their bodies.
         while self._requests:
             self._idle.clear()
             await self._idle.wait()
-        await self._runner.cleanup()
+        self._server.pre_shutdown()
+        await self._server.shutdown(SHUTDOWN_S)
 
-    async def _answer_health(self, request: web.Request) -> web.Response:
-        del request
-        return web.Response(status=200 if await self._health.is_good() else 503)
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        try:
+            path, method = request.rel_url.raw_path, request.method
+            if path == WEBHOOK_PATH:
+                return await self._receive(request) if method == "POST" else _not_allowed("POST")
+            if path == HEALTH_PATH:
+                if method not in ("GET", "HEAD"):
+                    return _not_allowed("GET,HEAD")
+                return web.Response(status=200 if await self._health.is_good() else 503)
+            return web.Response(status=404, text="not found\n")
+        except Exception:  # Whatever it is, its sender learns no more than that.
+            # aiohttp would log it with what was sent, so its logger is silenced.
+            logger.exception("request failed")
+            return web.Response(status=500)
 
-    async def _receive(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.BaseRequest) -> web.Response:
+        """Answers one webhook and counts the answer, unless the journal does."""
+        response = await self._take(request)
+        if response.status != 200:
+            self._metrics.answered(response.status)
+        return response
+
+    async def _take(self, request: web.BaseRequest) -> web.Response:
         """Answers one webhook; the order of the checks is part of the contract."""
         received_at = self._clock()
-        if self._stopping or not self._secrets.secrets:
-            return _come_back(503)
         encodings = request.headers.getall("Content-Encoding", ())
         if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
             return web.Response(status=415, text="encoded bodies are not accepted\n")
@@ -140,16 +166,32 @@ class Ingress:
         query = request.raw_path.partition("?")[2]
         # Before the body is read, so that strangers cannot take the room of known senders.
         callback = read_query(query, self._callback_keys, self._environment)
-        known = callback.verdict is Verdict.GOOD
-        lane = self._known if known else self._others
-        visit = _Visit(lane)
+        visit = _Visit(self._known if callback.verdict is Verdict.GOOD else self._others)
         if not visit.enter(declared):
-            return _come_back(503 if known else 429)
+            return visit.lane.full().answer()
         self._requests += 1
         try:
-            body = await self._read_body(request, visit, known=known)
-            verified = self._verify(request, body)
-            return await self._store(request, received_at, query, callback, body, verified)
+            if self._stopping or not self._secrets.secrets:
+                return _come_back(503)
+            body = await self._read_body(request, visit)
+            headers = [
+                (name, line) for name in HEADERS_KEPT for line in request.headers.getall(name, ())
+            ]
+            verified = self._verify(headers, body)
+            return await self._store(
+                ReceivedEvent(
+                    webhook_id=verified.webhook_id,
+                    body=body,
+                    headers=headers,
+                    query=query,
+                    query_verdict=callback.verdict.value,
+                    generation_id=callback.generation_id,
+                    attempt=callback.attempt,
+                    secret_number=verified.secret_number,
+                    signed_at=verified.signed_at,
+                    received_at=received_at,
+                )
+            )
         except _Refusal as refusal:
             logger.debug("refused", answer=refusal.status)
             return refusal.answer()
@@ -158,102 +200,155 @@ class Ingress:
             self._requests -= 1
             self._idle.set()
 
-    async def _read_body(self, request: web.Request, visit: "_Visit", *, known: bool) -> bytes:
-        chunks: list[bytes] = []
-        size_bytes = 0
+    async def _read_body(self, request: web.BaseRequest, visit: "_Visit") -> bytes:
+        await self._agree_to_go_on(request)
+        content = request.content
         try:
+            if content.is_eof():  # A small body comes with its headers, and needs no timer.
+                body = content.read_nowait()
+                self._admit(len(body), visit)
+                return body
+            chunks: list[bytes] = []
+            size_bytes = 0
             async with asyncio.timeout(self._limits.body_limit_s):
-                while chunk := await request.content.readany():
+                while chunk := await content.readany():
                     size_bytes += len(chunk)
-                    if size_bytes > self._limits.body_bytes_max:
-                        raise _too_large()
-                    if not visit.grow_to(size_bytes):
-                        raise _Refusal(503 if known else 429, "busy", retry=True)
+                    self._admit(size_bytes, visit)
                     chunks.append(chunk)
+            return b"".join(chunks)
         except TimeoutError:
             raise _Refusal(408, "the body took too long", close=True) from None
         except (web.RequestPayloadError, ConnectionError):
             raise _Refusal(400, "the body is broken", close=True) from None
-        return b"".join(chunks)
 
-    def _verify(self, request: web.Request, body: bytes) -> Verified:
+    def _admit(self, size_bytes: int, visit: "_Visit") -> None:
+        """Refuses a body that turns out too large, for itself or for its lane."""
+        if size_bytes > self._limits.body_bytes_max:
+            raise _too_large()
+        if not visit.grow_to(size_bytes):
+            raise visit.lane.full()
+
+    async def _agree_to_go_on(self, request: web.BaseRequest) -> None:
+        """Tells a sender who asks before it sends the body that it may."""
+        expected = request.headers.get("Expect")
+        if expected is None or request.version != HttpVersion11:
+            return
+        if expected.lower() != "100-continue":
+            raise _Refusal(417, "that cannot be expected")
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _verify(self, headers: Sequence[tuple[str, str]], body: bytes) -> Verified:
         try:
-            return verify(body, request.headers.items(), self._secrets.secrets, self._clock())
+            return verify(body, headers, self._secrets.secrets, self._clock())
         except BadSignature as error:
             logger.debug("bad signature", reason=error.reason)
+            self._metrics.rejected(error.reason)
             if error.reason is Reason.WRONG_SIGNATURE:
                 self._secrets.doubt()
             raise _Refusal(401, "the signature was not accepted") from None
 
-    async def _store(
-        self,
-        request: web.Request,
-        received_at: datetime,
-        query: str,
-        callback: Callback,
-        body: bytes,
-        verified: Verified,
-    ) -> web.Response:
-        event = ReceivedEvent(
-            webhook_id=verified.webhook_id,
-            body=body,
-            headers=list(request.headers.items()),
-            query=query,
-            query_verdict=callback.verdict.value,
-            generation_id=callback.generation_id,
-            attempt=callback.attempt,
-            secret_number=verified.secret_number,
-            signed_at=verified.signed_at,
-            received_at=received_at,
-        )
-        log = logger.bind(webhook_id=event.webhook_id, query=event.query_verdict)
+    async def _store(self, event: ReceivedEvent) -> web.Response:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             is_new = await self._inbox.store(event)
         except ServiceError as error:
-            log.warning("not stored", reason=error.reason, cause=error.message)
+            logger.warning(
+                "not stored", webhook_id=event.webhook_id, reason=error.reason, cause=error.message
+            )
+            self._metrics.verified(event.received_at, event.query_verdict, event.secret_number)
             return _come_back(503)
-        if is_new:
-            log.info("stored", generation_id=event.generation_id, size_bytes=len(body))
-        else:
-            log.debug("stored before")
+        self._journal.note(_Stored(event, is_new, loop.time() - began))
         return web.Response(text="stored\n")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An event that is durable."""
+
+    event: ReceivedEvent
+    is_new: bool
+    after_s: float
+    """How long storing it took."""
+
+
+class _Journal:
+    """Logs and counts what was stored, at once for all that shared a database transaction."""
+
+    def __init__(self, metrics: WebhookMetrics, clock: Callable[[], datetime]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._noted: list[_Stored] = []
+
+    def note(self, stored: _Stored) -> None:
+        """Has an event named and counted soon."""
+        if not self._noted:
+            # Those who waited for the same SQL commit go on in the same turn of the loop.
+            asyncio.get_running_loop().call_soon(self._write)
+        self._noted.append(stored)
+
+    def _write(self) -> None:
+        noted, self._noted = self._noted, []
+        new = [stored.event for stored in noted if stored.is_new]
+        if new:
+            logger.info(
+                "stored",
+                webhook_ids=[event.webhook_id for event in new],
+                generation_ids=[event.generation_id for event in new],
+                size_bytes=sum(len(event.body) for event in new),
+            )
+        if len(new) < len(noted):
+            self._metrics.repeated(len(noted) - len(new))
+        kinds = Counter((one.event.query_verdict, one.event.secret_number) for one in noted)
+        for (verdict, secret_number), count in kinds.items():
+            self._metrics.verified(noted[-1].event.received_at, verdict, secret_number, count)
+        now = self._clock()
+        for stored in noted:
+            after_s = (now - stored.event.received_at).total_seconds()
+            self._metrics.acknowledged(after_s, stored.after_s)
+        self._metrics.answered(200, len(noted))
 
 
 class _Lane:
     """Room for requests of one kind."""
 
-    def __init__(self, requests_max: int, bytes_max: int) -> None:
+    def __init__(self, requests_max: int, bytes_max: int, status: int) -> None:
         self.requests_free = requests_max
         self.bytes_free = bytes_max
+        self._status = status
+
+    def full(self) -> "_Refusal":
+        """Returns what is said to who finds no room."""
+        return _Refusal(self._status, "try again", retry=True)
 
 
 class _Visit:
     """One request's part of a lane."""
 
     def __init__(self, lane: _Lane) -> None:
-        self._lane = lane
+        self.lane = lane
         self._bytes = 0
 
     def enter(self, size_bytes: int) -> bool:
         """Takes a place for a body of `size_bytes`, if it is free; `leave` gives it back."""
-        if self._lane.requests_free <= 0 or not self.grow_to(size_bytes):
+        if self.lane.requests_free <= 0 or not self.grow_to(size_bytes):
             return False
-        self._lane.requests_free -= 1
+        self.lane.requests_free -= 1
         return True
 
     def grow_to(self, size_bytes: int) -> bool:
         """Takes room for a body that turns out larger than was declared, if it is free."""
         more = max(0, size_bytes - self._bytes)
-        if more > self._lane.bytes_free:
+        if more > self.lane.bytes_free:
             return False
-        self._lane.bytes_free -= more
+        self.lane.bytes_free -= more
         self._bytes += more
         return True
 
     def leave(self) -> None:
         """Gives back what `enter` and `grow_to` took."""
-        self._lane.requests_free += 1
-        self._lane.bytes_free += self._bytes
+        self.lane.requests_free += 1
+        self.lane.bytes_free += self._bytes
 
 
 class _Health:
@@ -316,15 +411,5 @@ def _come_back(status: int) -> web.Response:
     return _Refusal(status, "try again", retry=True).answer()
 
 
-@web.middleware
-async def _answer_defects(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Logs what nobody expected, which aiohttp's silenced logger would not."""
-    try:
-        return await handler(request)
-    except web.HTTPException:
-        raise
-    except Exception:  # Whatever it is, its sender learns no more than that.
-        logger.exception("request failed", method=request.method)
-        return web.Response(status=500)
+def _not_allowed(methods: str) -> web.Response:
+    return web.Response(status=405, text="not allowed\n", headers={"Allow": methods})

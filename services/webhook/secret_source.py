@@ -1,19 +1,21 @@
-"""Knows which secrets webhooks may be signed with: those of the settings, or Replicate's answer."""
+"""Knows which secrets webhooks may be signed with: those given, or Replicate's answer."""
 
 import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from services.runtime.telemetry import get_logger
 from services.webhook.signature import Secret, decode_secret
 
-__all__ = ["ReplicateAccount", "SecretSource", "parse_secrets"]
+__all__ = ["ReplicateAccount", "SecretSource", "SecretsFile", "parse_secrets"]
 
 RETIRED_HOURS_MAX = 24
+LOOK_PAUSE_S = 1.0
 FETCH_PAUSE_S = 1.0
 FETCH_LIMIT_S = 5.0
 FETCH_BYTES_MAX = 64 * 1024
@@ -30,19 +32,54 @@ class ReplicateAccount:
     token: str = field(repr=False)
 
 
+class SecretsFile:
+    """A file of secrets, one a line, that may change at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] | None = None
+
+    def read(self, now: datetime) -> tuple[Secret, ...]:
+        """Returns its secrets, newest first.
+
+        Raises OSError, or ValueError that names a secret by its place, never by its content.
+        """
+        # Noted first: what is written meanwhile is then found by the next look.
+        self._seen = self._state()
+        text = self._path.read_text("utf-8", "replace")
+        return parse_secrets(",".join(text.split()), now)
+
+    def has_changed(self) -> bool:
+        """Tells whether it is another than the one that was read, or tried to be."""
+        return self._state() != self._seen
+
+    def _state(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        # Mounted secrets change by a link to another file.
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class SecretSource:
-    """Gives the secrets that are known now; without given ones, `run` asks Replicate for its."""
+    """Gives the secrets that are known now; `run` keeps them up to date."""
 
     def __init__(
         self,
         given: Sequence[Secret],
         account: ReplicateAccount | None = None,
+        file: SecretsFile | None = None,
         *,
+        look_pause_s: float = LOOK_PAUSE_S,
         fetch_pause_s: float = FETCH_PAUSE_S,
         doubt_pause_s: float = DOUBT_PAUSE_S,
     ) -> None:
+        """Takes the file that `given` was read from, or the account to ask if nothing is given."""
         self._secrets = tuple(given)
         self._account = account
+        self._file = file
+        self._look_pause_s = look_pause_s
         self._fetch_pause_s = fetch_pause_s
         self._doubt_pause_s = doubt_pause_s
         self._doubted = asyncio.Event()
@@ -57,22 +94,38 @@ class SecretSource:
         self._doubted.set()
 
     async def run(self) -> None:
-        """Asks Replicate until it has answered, and again after doubts, as long as it runs."""
-        if self._account is None or self._secrets:
-            return
+        """Follows the file, or asks Replicate, as long as it runs; others are given for ever."""
+        if self._file is not None:
+            await self._follow(self._file)
+        elif self._account is not None and not self._secrets:
+            await self._ask(self._account)
+
+    async def _follow(self, file: SecretsFile) -> None:
+        while True:
+            await asyncio.sleep(self._look_pause_s)
+            if await asyncio.to_thread(file.has_changed):
+                try:
+                    self._secrets = await asyncio.to_thread(file.read, datetime.now(UTC))
+                    logger.info("signing secrets read anew", secrets=len(self._secrets))
+                except (OSError, ValueError) as error:
+                    cause = error.strerror if isinstance(error, OSError) else str(error)
+                    logger.error("signing secrets not read; the former ones stay", cause=cause)
+
+    async def _ask(self, account: ReplicateAccount) -> None:
         timeout = ClientTimeout(total=FETCH_LIMIT_S)
         async with ClientSession(timeout=timeout) as session:
+            # Often, since Replicate repeats a webhook for a minute only.
             while True:
-                # Often, since Replicate repeats a webhook for a minute only.
-                if await self._fetch(session, self._account):
+                if await self._fetch(session, account):
                     break
                 await asyncio.sleep(self._fetch_pause_s)
             while True:
                 await self._doubted.wait()
-                await self._fetch(session, self._account)
+                # First, so that a doubt in the pause, which may be a genuine one, is not forgotten.
+                self._doubted.clear()
+                await self._fetch(session, account)
                 # Strangers can cause doubts at will; they cost one request in this time.
                 await asyncio.sleep(self._doubt_pause_s)
-                self._doubted.clear()
 
     async def _fetch(self, session: ClientSession, account: ReplicateAccount) -> bool:
         """Asks once and tells whether there was an answer; without one the secrets stay."""

@@ -1,6 +1,7 @@
 """The one table of the webhook service: events on their way from Replicate to generation."""
 
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
@@ -16,7 +17,17 @@ from sqlalchemy import (
 
 from services.runtime.database import Instant, Int64, Key, new_metadata
 
-__all__ = ["State", "inbox", "metadata"]
+__all__ = ["IS_BLANK", "IS_UNUSED", "IS_USED", "KEY", "State", "inbox", "metadata"]
+
+# Conditions of rows, in words that a planner recognizes as those of an index.
+IS_USED = (
+    "blanked_at IS NULL AND state = 'DELIVERED' AND disposition NOT IN ('ORPHAN', 'UNMATCHED')"
+)
+"""A generation used it, and it is still whole."""
+IS_UNUSED = "blanked_at IS NULL AND (state = 'DEAD' OR disposition IN ('ORPHAN', 'UNMATCHED'))"
+"""No generation used it, and it is still whole."""
+IS_BLANK = "blanked_at IS NOT NULL"
+"""Its body and headers are gone."""
 
 
 class State(StrEnum):
@@ -28,6 +39,11 @@ class State(StrEnum):
     """Generation has recorded it."""
     DEAD = "DEAD"
     """Generation will never take it as it is; it waits for a person."""
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Returns the options of an index of some rows only."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
 metadata = new_metadata()
@@ -87,6 +103,13 @@ inbox = Table(
     ),
     Column("last_error", Text, nullable=False, comment="Status of the last failure, or empty."),
     Column("disposition", Text, nullable=False, comment="Generation's word, or empty."),
+    Column("dropped_at", Instant, comment="When it was given up; NULL unless it was."),
+    Column("drop_reason", Text, comment="Why it was given up; NULL unless it was."),
+    Column(
+        "blanked_at",
+        Instant,
+        comment="When body and headers were removed; NULL while they are kept.",
+    ),
     CheckConstraint("length(webhook_id) BETWEEN 1 AND 256", name="webhook_id"),
     CheckConstraint("length(body_sha256) = 64", name="body_sha256"),
     CheckConstraint("length(generation_id) IN (0, 36)", name="generation_id"),
@@ -104,13 +127,18 @@ inbox = Table(
     CheckConstraint("refusals BETWEEN 0 AND tries", name="refusals"),
     CheckConstraint("length(last_error) <= 300", name="last_error"),
     CheckConstraint("length(disposition) <= 64", name="disposition"),
+    CheckConstraint("length(drop_reason) BETWEEN 1 AND 200", name="drop_reason"),
+    CheckConstraint("blanked_at IS NULL OR (length(body) = 0 AND headers = '[]')", name="blanked"),
     Index("uq_inbox_sequence", "sequence", unique=True),
-    Index(
-        "ix_inbox_due_at",
-        "due_at",
-        postgresql_where=text("state = 'PENDING'"),
-        sqlite_where=text("state = 'PENDING'"),
-    ),
+    Index("ix_inbox_due_at", "due_at", **_where("state = 'PENDING'")),
+    Index("ix_inbox_generation_id", "generation_id", "sequence", **_where("generation_id <> ''")),
+    Index("ix_inbox_dead", "sequence", **_where("state = 'DEAD'")),
+    Index("ix_inbox_delivered_at", "delivered_at", **_where(IS_USED)),
+    Index("ix_inbox_stored_at", "stored_at", **_where(IS_UNUSED)),
+    Index("ix_inbox_blanked_at", "blanked_at", **_where(IS_BLANK)),
     # Rows are large, so unlike elsewhere SQLite keeps them outside of the primary key's tree.
     sqlite_strict=True,
 )
+
+KEY = (inbox.c.webhook_id, inbox.c.body_sha256, inbox.c.generation_id, inbox.c.attempt)
+"""What makes two deliveries the same event."""

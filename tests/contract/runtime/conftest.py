@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -81,7 +82,12 @@ class Toy:
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Toy]]
 
 
-def new_server(toy: Toy, leave: asyncio.Event, **settings: Any) -> Server:
+def new_server(
+    toy: Toy,
+    leave: asyncio.Event,
+    request_bytes_max: Mapping[str, int] = MappingProxyType({}),
+    **settings: Any,
+) -> Server:
     given: dict[str, Any] = {"address": toy.address, "drain_s": 0, "grace_s": 10} | settings
     return Server(
         settings=ServerSettings(**given),
@@ -90,17 +96,20 @@ def new_server(toy: Toy, leave: asyncio.Event, **settings: Any) -> Server:
         stopping=toy.stopping,
         checks={"google.protobuf.StringValue": check_text},
         leave=leave,
+        request_bytes_max=request_bytes_max,
     )
 
 
 @contextlib.asynccontextmanager
-async def running_toy(**settings: Any) -> AsyncIterator[Toy]:
+async def running_toy(
+    request_bytes_max: Mapping[str, int] = MappingProxyType({}), **settings: Any
+) -> AsyncIterator[Toy]:
     """Runs the service with these settings until the block ends."""
     toy = Toy(free_address())
 
     async def serve(leave: asyncio.Event) -> None:
         toy.leave = leave
-        await new_server(toy, leave, **settings).serve()
+        await new_server(toy, leave, request_bytes_max, **settings).serve()
 
     async with serving(serve, toy.address) as channel:
         toy.channel = channel

@@ -21,7 +21,7 @@ from services.runtime.errors import (
     ServiceFailed,
     Unavailable,
 )
-from tests.contract.runtime.conftest import DOMAIN, Text, Toy, running_toy
+from tests.contract.runtime.conftest import DOMAIN, NAME, Text, Toy, running_toy
 from tests.serving import free_address
 
 WAIT_S = 5.0
@@ -52,6 +52,22 @@ async def test_an_error_arrives_as_it_was_raised_with_the_domain_of_its_service(
     status: Any = rpc_status.from_call(bare.value)  # type: ignore[arg-type]
     assert status.details[0].Unpack(info)
     assert info.domain == DOMAIN
+
+
+async def test_a_large_request_is_refused_unseen_unless_its_method_takes_it(toy: Toy) -> None:
+    small, large = Text(value="x" * 60_000), Text(value="x" * 70_000)
+
+    with pytest.raises(InvalidRequest) as raised:
+        await invoke(toy.unary(), large)
+    with pytest.raises(grpc.aio.AioRpcError) as streamed:
+        await toy.streaming()(large).read()
+    assert toy.asked == 0
+    assert raised.value.message == f"request must have at most 65536 bytes, has {large.ByteSize()}"
+    assert streamed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    await invoke(toy.unary(), small)
+    async with running_toy(request_bytes_max={f"/{NAME}/Ask": 100_000}) as patient:
+        await invoke(patient.unary(), large)
+        assert patient.asked == 1
 
 
 async def test_a_defect_tells_callers_nothing(toy: Toy) -> None:

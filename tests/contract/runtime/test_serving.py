@@ -116,6 +116,25 @@ async def test_a_worker_that_fails_takes_its_server_along() -> None:
         await asyncio.wait_for(server.serve(fail()), WAIT_S)
 
 
+async def test_a_worker_that_does_not_end_is_canceled_after_the_grace() -> None:
+    canceled = asyncio.Event()
+
+    async def go_on() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            canceled.set()
+            raise
+
+    leave = asyncio.Event()
+    leave.set()
+    server = new_server(Toy(free_address()), leave, grace_s=0.1)
+
+    await asyncio.wait_for(server.serve(go_on()), WAIT_S)
+
+    assert canceled.is_set()
+
+
 @pytest.mark.parametrize(("environment", "listed"), [("local", True), ("production", False)])
 async def test_reflection_is_on_in_development_only(environment: str, listed: bool) -> None:
     async with running_toy(environment=environment) as toy:

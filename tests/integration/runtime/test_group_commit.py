@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -64,10 +65,15 @@ def numbers() -> Numbers:
 
 @contextlib.asynccontextmanager
 async def running(
-    database: Database, numbers: Numbers, *, batch_max: int = 256, queue_max: int = 100
+    database: Database,
+    numbers: Numbers,
+    *,
+    batch_max: int = 256,
+    queue_max: int = 100,
+    **weights: Any,
 ) -> AsyncIterator[GroupCommit[int, str]]:
     writer = GroupCommit[int, str](
-        database, numbers.apply, batch_max=batch_max, queue_max=queue_max
+        database, numbers.apply, batch_max=batch_max, queue_max=queue_max, **weights
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run())
@@ -257,6 +263,48 @@ async def test_a_full_queue_refuses_at_once(database: Database, numbers: Numbers
         await asyncio.gather(*tasks)
 
     assert await written(database) == [1, 2, 3]
+
+
+async def test_batches_and_the_queue_are_bounded_by_weight_too(
+    database: Database, numbers: Numbers
+) -> None:
+    weights: dict[str, Any] = {
+        "weigh": lambda number: number,
+        "batch_weight_max": 10,
+        "queue_weight_max": 40,
+    }
+    async with running(database, numbers, **weights) as writer:
+        numbers.go_on.clear()
+        tasks = [asyncio.create_task(writer.submit(1))]
+        await numbers.entered.wait()
+        tasks += [asyncio.create_task(writer.submit(n)) for n in (6, 4, 5, 20, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await writer.submit(4)
+        numbers.go_on.set()
+        await asyncio.gather(*tasks)
+
+    # What alone is too heavy for a batch is one by itself.
+    assert numbers.batches == [[1], [6, 4], [5], [20], [2]]
+
+
+async def test_a_caller_waits_no_longer_than_it_says_and_the_next_ones_not_at_all(
+    database: Database, numbers: Numbers
+) -> None:
+    async with running(database, numbers) as writer:
+        numbers.go_on.clear()
+        writing = asyncio.create_task(writer.submit(1))
+        await numbers.entered.wait()
+        with pytest.raises(Unavailable):
+            await writer.submit(2, wait_s=0.01)
+        with pytest.raises(Overloaded):
+            await writer.submit(3, wait_s=100)
+        patient = asyncio.create_task(writer.submit(4))
+        await asyncio.sleep(0)
+        numbers.go_on.set()
+        await asyncio.gather(writing, patient)
+
+    assert await written(database) == [1, 4]
 
 
 async def test_a_caller_that_leaves_takes_its_command_along_only_before_its_batch(

@@ -65,7 +65,7 @@ def received(
     return ReceivedEvent(
         webhook_id=webhook_id or f"msg_{uuid.uuid4().hex}",
         body=body,
-        headers=[("Webhook-Id", webhook_id), ("Cookie", "not kept"), ("User-Agent", "test")],
+        headers=[("webhook-id", webhook_id), ("user-agent", "test")],
         query="",
         query_verdict=(Verdict.GOOD if generation_id else Verdict.MISSING).value,
         generation_id=generation_id,
@@ -77,7 +77,7 @@ def received(
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[Any]] | Callable[[], Any], limit_s: float = 15
+    condition: Callable[[], Awaitable[Any]] | Callable[[], Any], limit_s: float = 30
 ) -> Any:
     """Returns what `condition` does as soon as it is true; fails after `limit_s`."""
     ends_at = time.monotonic() + limit_s
@@ -147,7 +147,7 @@ class Door:
     async def rows(self) -> list[dict[str, Any]]:
         return await rows(self.database)
 
-    async def knock(self, request: bytes, limit_s: float = 10) -> tuple[int, str, bytes]:
+    async def knock(self, request: bytes, limit_s: float = 30) -> tuple[int, str, bytes]:
         """Returns status, head and body of the answer to raw bytes; waits until it closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:

@@ -7,6 +7,8 @@ import pytest
 
 from services.runtime.database import Database
 from services.webhook.forwarder import Timing
+from services.webhook.inbox import Settlement
+from services.webhook.tables import State
 from tests.integration.webhook.harness import (
     Disposition,
     FakeGeneration,
@@ -14,6 +16,7 @@ from tests.integration.webhook.harness import (
     forwarding,
     free_port,
     opened,
+    opened_inbox,
     received,
     rows,
     serving,
@@ -161,6 +164,58 @@ async def test_events_wait_for_an_absent_generation_and_are_delivered_once_it_is
     assert list(generation.calls.values()) == [1] * 40
 
 
+async def test_what_was_tried_in_an_outage_is_delivered_soon_after_it(
+    url: str,
+) -> None:
+    port = free_port()
+    generation = FakeGeneration()
+    # Whoever was tried once waits for longer than this test may take.
+    timing = Timing(lease_s=100, tick_s=0.02, retry_s=1000)
+    async with opened(url) as database, forwarding(database, port, timing) as replica:
+        for _ in range(5):
+            await replica.inbox.store(received())
+        await eventually(lambda: _all_tried(database))
+
+        async with serving(generation, port):
+            await eventually(lambda: all_delivered(database))
+
+    assert list(generation.calls.values()) == [1] * 5
+
+
+async def _all_tried(database: Database) -> bool:
+    return all(row["last_error"] for row in await rows(database))
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_an_outage_releases_no_event_that_generation_itself_refuses(url: str) -> None:
+    async with opened(url) as database, opened_inbox(database) as box:
+        for name in ("away", "refused", "leased"):
+            await box.store(received(name))
+        away, refused, leased = await box.claim(3, 100)
+        error: dict[str, Any] = {"delay_s": 100.0, "error": "X"}
+        await box.settle(Settlement(away.sequence, 1, State.PENDING, **error))
+        await box.settle(Settlement(refused.sequence, 1, State.PENDING, refused=True, **error))
+
+        await box.release_paused()
+        assert [event.webhook_id for event in await box.claim(3, 100)] == ["away"]
+
+        # A process that is the only one knows that what is leased when it starts is nobody's.
+        await box.drop_leases()
+        again = [event.webhook_id for event in await box.claim(3, 100)]
+        assert again == ["away", leased.webhook_id]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_where_others_may_deliver_leases_are_not_dropped(url: str) -> None:
+    async with opened(url) as database, opened_inbox(database) as box:
+        await box.store(received())
+        assert await box.claim(1, 100)
+
+        await box.drop_leases()
+
+        assert await box.claim(1, 100) == []
+
+
 async def _was_tried(database: Database) -> bool:
     return any(row["last_error"].startswith("UNAVAILABLE") for row in await rows(database))
 
@@ -218,7 +273,8 @@ async def test_a_forwarder_killed_before_it_settled_is_made_good_by_another(url:
         return Disposition.DUPLICATE
 
     generation = FakeGeneration(reply)
-    timing = Timing(lease_s=0.5, tick_s=0.05)
+    # Longer than a call takes where much else runs, or it would be made a third time.
+    timing = Timing(lease_s=3, tick_s=0.05)
     async with opened(url) as database, serving(generation) as port:
         async with forwarding(database, port, timing) as killed:
             await killed.inbox.store(received())

@@ -8,7 +8,7 @@ from sqlalchemy.engine import make_url
 
 from services.runtime.database import Database
 from services.runtime.errors import ServiceError, Unavailable
-from services.webhook.inbox import Settlement, _row, _Store, _write
+from services.webhook.inbox import Settlement, _command, _write
 from services.webhook.tables import State, metadata
 from tests.integration.webhook.harness import (
     eventually,
@@ -203,12 +203,12 @@ async def test_rows_are_written_in_the_order_of_their_keys_so_that_replicas_neve
 ) -> None:
     async with opened(url) as database, opened(url) as other, opened_inbox(database) as box:
         async with other.write() as connection:
-            await _write(connection, [_Store(_row(received("m")))])
+            await _write(connection, [_command(received("m"))])
             storing = asyncio.gather(*(box.store(received(name)) for name in ("z", "m", "a")))
             await eventually(lambda: _somebody_waits(database))
             # Had "z" been written before "m", the two would wait for each other now.
             await connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
-            await _write(connection, [_Store(_row(received("z")))])
+            await _write(connection, [_command(received("z"))])
 
         assert await storing == [False, False, True]
 
