@@ -1,229 +1,255 @@
-"""Measures the whole path: prompts in, paid videos out, by real processes and the simulator.
+"""Measures the generation service: what lies in flight, what has ended, and what passes through.
 
-    make bench-generation                   a table
-    .venv/bin/python -m benchmarks.bench_generation --jobs 300 --json
+    make bench-generation                   tables
+    .venv/bin/python -m benchmarks.bench_generation --parts claims --finished 100000 --json
 
-Beside Reelworks the same run measures a control: the naive way, a loop that creates each prediction
-with the provider's own package, polls it and downloads the video, with no ledger, no saga and no
-webhook. Both drive the same simulator in turn, in rounds. What is compared:
+* in flight: memory and processor of the service with thousands of generations at the provider,
+  beside the same service with none;
+* claims: what finding, claiming and writing back work costs beside a million generations that have
+  ended, against a thousand;
+* throughput: videos a second through the whole saga, against the same gRPC and HTTP calls made by a
+  plain loop that keeps nothing.
 
-* jobs a second, both held to the provider's limit of ten creates a second;
-* CPU seconds a job, of all three services against the control's process (the simulator's left out);
-* the time from the provider's end to the paid video, in seconds of this machine;
-* memory of the generation service before and after.
+What is compared runs side by side or in turns, since only the ratios of figures of one run on one
+machine mean much. Processes, databases and fsyncs are real; the simulator stands in for the
+provider.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import httpx
-from replicate.client import Client
+import uvloop
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from services.cli.migrations import migrate
-from services.cli.stack import DATABASE_SERVICES, Ports, Stack, choose_ports, make_keys
-from services.cli.supervisor import Supervisor
-from services.client.credits import CreditsClient, TransactionType
-from services.client.generations import Generation, GenerationClient, Kind, Status
+from benchmarks.generation_claims import Costs, measure_claims, opened_bench
+from benchmarks.generation_ground import DATABASES, Databases, opened_databases
+from benchmarks.generation_in_flight import (
+    EMPTY,
+    POLLING,
+    QUIET,
+    Cost,
+    measure_in_flight,
+    prepare_places,
+)
+from benchmarks.generation_rows import fill
+from benchmarks.generation_throughput import (
+    LOOP,
+    SAGA,
+    Throughput,
+    measure_throughput,
+    prepare_ground,
+)
+from services.runtime.telemetry import configure_log
 
-USER = "bench"
-PROMPT = "a red fox running through fresh snow, number"
-PROVIDER_MODEL = "wavespeedai/wan-2.1-t2v-480p"
-SERVICES = ("credits", "generation", "webhook")
-CREATE_PAUSE_S = 0.1
-POLL_S = 0.5
+IN_FLIGHT, CLAIMS, THROUGHPUT = "in-flight", "claims", "throughput"
+PARTS = (IN_FLIGHT, CLAIMS, THROUGHPUT)
+FEW = 1000
 
-
-@dataclass(frozen=True)
-class Round:
-    """What one round of one way took."""
-
-    way: str
-    jobs: int
-    seconds: float
-    cpu_s: float
-    settle_times_s: tuple[float, ...] = ()
-
-
-async def main(jobs: int, rounds: int, speed: float, *, as_json: bool) -> None:
-    """Runs the rounds in turn and prints what they took."""
-    console = Console(stderr=True)
-    with tempfile.TemporaryDirectory(prefix="reelworks-bench-") as folder:
-        ports = choose_ports(Ports(0, 0, 0, 0, 0, 0), ())
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("REPLICATE")}
-        environment["REELWORKS_LOG_LEVEL"] = "WARNING"
-        stack = Stack(Path(folder), ports, speed, environment)
-        make_keys(stack.var)
-        await migrate(stack, DATABASE_SERVICES)
-        supervisor = Supervisor(lambda _name, _line: None)
-        done: list[Round] = []
-        with Progress(console=console) as progress:
-            task = progress.add_task("jobs", total=2 * jobs * rounds)
-
-            def advance() -> None:
-                progress.advance(task)
-
-            async with supervisor.running(stack.stages()):
-                memory = {"before": resident_mebibytes(supervisor.process_ids["generation"])}
-                for _ in range(rounds):
-                    done.append(await reelworks(stack, supervisor.process_ids, jobs, advance))
-                    done.append(await naive(stack, jobs, advance))
-                memory["after"] = resident_mebibytes(supervisor.process_ids["generation"])
-    report(done, memory, as_json=as_json)
+Made = Mapping[str, Databases]
+Figures = dict[str, Any]
+"""By kind of database."""
 
 
-async def reelworks(
-    stack: Stack, processes: Mapping[str, int], jobs: int, advance: Callable[[], None]
-) -> Round:
-    """Makes videos by the services."""
-    addresses = stack.addresses
-    ids = [processes[name] for name in SERVICES]
-    async with (
-        CreditsClient(addresses["credits"]) as accounts,
-        GenerationClient(addresses["generation"]) as generations,
-    ):
-        await accounts.open_account(USER)
-        await accounts.add_credits(
-            USER, jobs * 10, TransactionType.BONUS, f"bench-{time.monotonic_ns()}"
+def in_flight(made: Made, arguments: argparse.Namespace, progress: Progress) -> Figures:
+    """Returns what the service costs with generations in flight."""
+    places = prepare_places(made)
+    task = progress.add_task("in flight: predictions", total=arguments.in_flight)
+    with tempfile.TemporaryDirectory(prefix="reelworks-benchmark-") as folder:
+        costs = uvloop.run(
+            measure_in_flight(
+                places,
+                Path(folder),
+                arguments.in_flight,
+                arguments.window,
+                partial(progress.advance, task),
+            )
         )
-        began, cpu_before = time.monotonic(), sum(map(cpu_s, ids))
-        waiting: set[str] = set()
-        ended: list[Generation] = []
-
-        async def create() -> None:
-            for number in range(jobs):
-                generation = await generations.create(
-                    USER, Kind.TEXT_TO_VIDEO, "t2v-14B", "480p", f"{PROMPT} {number}"
-                )
-                waiting.add(generation.generation_id)
-
-        creating = asyncio.create_task(create())
-        while not creating.done() or waiting:
-            page = await generations.list(USER, page_size=1000)
-            for generation in page.generations:
-                if generation.is_final and generation.generation_id in waiting:
-                    waiting.discard(generation.generation_id)
-                    ended.append(generation)
-                    advance()
-            await asyncio.sleep(POLL_S)
-        await creating
-        seconds = time.monotonic() - began
-        cpu = sum(map(cpu_s, ids)) - cpu_before
-    bad = [generation for generation in ended if generation.status is not Status.COMPLETED]
-    if bad:
-        sys.exit(f"{len(bad)} of {jobs} jobs did not complete: {bad[0].error}")
-    settle = await settle_times_s(stack, ended)
-    return Round("reelworks", jobs, seconds, cpu, settle)
+    return {kind: _in_flight_figures(kind, costs) for kind in made}
 
 
-async def naive(stack: Stack, jobs: int, advance: Callable[[], None]) -> Round:
-    """Makes videos by a loop around the provider's own package."""
-    client = Client(
-        api_token="r8_simulator",  # noqa: S106  The simulator's, known to everybody.
-        base_url=stack.addresses["simulator"],
-    )
-
-    async def make(number: int, http: httpx.AsyncClient) -> None:
-        prediction = await client.models.predictions.async_create(
-            PROVIDER_MODEL, input={"prompt": f"{PROMPT} {number}"}
-        )
-        while prediction.status not in ("succeeded", "failed", "canceled"):
-            await asyncio.sleep(POLL_S)
-            prediction = await client.predictions.async_get(prediction.id)
-        video = await http.get(str(prediction.output))
-        (stack.var / f"naive-{number}.mp4").write_bytes(video.content)
-        advance()
-
-    began, cpu_before = time.monotonic(), time.process_time()
-    async with httpx.AsyncClient() as http, asyncio.TaskGroup() as group:
-        for number in range(jobs):
-            group.create_task(make(number, http))
-            await asyncio.sleep(CREATE_PAUSE_S)
-    return Round("naive loop", jobs, time.monotonic() - began, time.process_time() - cpu_before)
-
-
-async def settle_times_s(stack: Stack, ended: list[Generation]) -> tuple[float, ...]:
-    """Returns how long after the provider's end each video was paid."""
-    times: list[float] = []
-    headers = {"Authorization": "Bearer r8_simulator"}
-    async with httpx.AsyncClient(base_url=stack.addresses["simulator"], headers=headers) as http:
-        for generation in ended:
-            answer = await http.get(f"/v1/predictions/{generation.job_id}")
-            completed_at = datetime.fromisoformat(answer.json()["completed_at"])
-            assert generation.finished_at is not None, "the generation ended"
-            times.append((generation.finished_at - completed_at).total_seconds())
-    return tuple(times)
-
-
-def report(rounds: list[Round], memory: dict[str, float], *, as_json: bool) -> None:
-    """Prints what was measured, and the ratios of each round to the control beside it."""
-    ours = [r for r in rounds if r.way == "reelworks"]
-    control = [r for r in rounds if r.way != "reelworks"]
-    settle = sorted(t for r in ours for t in r.settle_times_s)
-    figures = {
-        "jobs_per_round": ours[0].jobs,
-        "rounds": len(ours),
-        "jobs_per_s": [round(r.jobs / r.seconds, 2) for r in ours],
-        "throughput_against_naive": ratio(
-            [
-                (a.jobs / a.seconds) / (b.jobs / b.seconds)
-                for a, b in zip(ours, control, strict=True)
-            ]
-        ),
-        "cpu_ms_per_job": [round(1000 * r.cpu_s / r.jobs, 1) for r in ours],
-        "cpu_against_naive": ratio([a.cpu_s / b.cpu_s for a, b in zip(ours, control, strict=True)]),
-        "settled_after_s_p50": round(settle[len(settle) // 2], 3),
-        "settled_after_s_p99": round(settle[len(settle) * 99 // 100], 3),
-        "memory_mib_before": memory["before"],
-        "memory_mib_after": memory["after"],
-    }
-    if as_json:
-        print(json.dumps(figures))
-        return
-    table = Table("figure", "value")
-    for name, value in figures.items():
-        table.add_row(name, str(value))
-    Console().print(table)
-
-
-def ratio(values: list[float]) -> dict[str, float]:
-    """Returns the least, the middle and the greatest of some ratios."""
+def _in_flight_figures(kind: str, costs: Mapping[tuple[str, str], Cost]) -> dict[str, float]:
+    empty, quiet, polling = (costs[kind, state] for state in (EMPTY, QUIET, POLLING))
+    looks_cpu = (polling.cpu_percent - quiet.cpu_percent) * 10 / max(polling.looks_per_s, 1e-9)
     return {
-        "min": round(min(values), 2),
-        "median": round(statistics.median(values), 2),
-        "max": round(max(values), 2),
+        "cpu_percent_with_none": empty.cpu_percent,
+        "cpu_percent_besides_polls": quiet.cpu_percent,
+        "cpu_percent_with_polls": polling.cpu_percent,
+        "polls_per_s": polling.looks_per_s,
+        "cpu_ms_of_a_poll": looks_cpu,
+        "resident_mib_with_none": empty.memory.resident,
+        "resident_mib_grown": quiet.memory.resident - empty.memory.resident,
+        "resident_mib_grown_with_polls": polling.memory.resident - empty.memory.resident,
+        "proportional_mib_grown": quiet.memory.proportional - empty.memory.proportional,
     }
 
 
-def cpu_s(process_id: int) -> float:
-    """Returns the processor time that a process has used (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def claims(made: Made, arguments: argparse.Namespace, progress: Progress) -> Figures:
+    """Returns what claims cost beside few and beside many generations that ended."""
+    counts = (FEW, arguments.finished)
+    task = progress.add_task("claims: rows", total=sum(counts) * len(made))
+    urls = {
+        kind: [databases.make("generation", f"finished-{count}") for count in counts]
+        for kind, databases in made.items()
+    }
+
+    async def fill_all() -> None:
+        advance = partial(progress.advance, task)
+        async with asyncio.TaskGroup() as filling:
+            for pair in urls.values():
+                for url, count in zip(pair, counts, strict=True):
+                    filling.create_task(fill(url, count, advance))
+
+    async def measure(kind: str) -> dict[str, tuple[Costs, Costs]]:
+        few_url, many_url = urls[kind]
+        servers = made[kind].servers
+        async with (
+            opened_bench(few_url, partial(servers, few_url)) as few,
+            opened_bench(many_url, partial(servers, many_url)) as many,
+        ):
+            advance = partial(progress.advance, task)
+            return await measure_claims(few, many, arguments.turns, advance)
+
+    uvloop.run(fill_all())
+    task = progress.add_task("claims: turns", total=(arguments.turns + 1) * len(made))
+    return {
+        kind: {work: _claim_figures(*pair) for work, pair in uvloop.run(measure(kind)).items()}
+        for kind in made
+    }
 
 
-def resident_mebibytes(process_id: int) -> float:
-    """Returns the memory that a process holds."""
-    pages = int(Path(f"/proc/{process_id}/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+def _claim_figures(few: Costs, many: Costs) -> dict[str, float]:
+    return {
+        "few_elapsed_ms": statistics.median(few.elapsed_ms),
+        "many_elapsed_ms": statistics.median(many.elapsed_ms),
+        "elapsed_ratio": _ratio(many.elapsed_ms, few.elapsed_ms),
+        "few_cpu_ms": statistics.median(few.cpu_ms),
+        "many_cpu_ms": statistics.median(many.cpu_ms),
+        "cpu_ratio": _ratio(many.cpu_ms, few.cpu_ms),
+    }
+
+
+def throughput(made: Made, arguments: argparse.Namespace, progress: Progress) -> Figures:
+    """Returns what the saga makes a second, and what the plain loop does."""
+    rounds = 2 * arguments.rounds + 1
+    task = progress.add_task("throughput: rounds", total=rounds * len(made))
+    return {
+        kind: _throughput_figures(
+            uvloop.run(
+                measure_throughput(
+                    prepare_ground(databases),
+                    arguments.jobs,
+                    arguments.rounds,
+                    partial(progress.advance, task),
+                )
+            )
+        )
+        for kind, databases in made.items()
+    }
+
+
+def _throughput_figures(found: Throughput) -> dict[str, float]:
+    saga, loop = found.rounds[SAGA], found.rounds[LOOP]
+    settled = statistics.quantiles(found.settle_times_s, n=100)
+    ways = (("saga", saga), ("loop", loop))
+    figures: dict[str, float] = {}
+    for way, rounds in ways:
+        figures |= {
+            f"{way}_jobs_per_s": statistics.median(r.jobs_per_s for r in rounds),
+            f"{way}_cpu_ms_per_job": statistics.median(1000 * r.cpu_s / r.jobs for r in rounds),
+            f"{way}_all_cpu_ms_per_job": statistics.median(
+                1000 * r.all_cpu_s / r.jobs for r in rounds
+            ),
+        }
+    return figures | {
+        "jobs_per_s_ratio": _ratio([r.jobs_per_s for r in saga], [r.jobs_per_s for r in loop]),
+        "cpu_ratio": _ratio([r.cpu_s for r in saga], [r.cpu_s for r in loop]),
+        "all_cpu_ratio": _ratio([r.all_cpu_s for r in saga], [r.all_cpu_s for r in loop]),
+        "saga_resident_mib": saga[-1].memory_mib,
+        "settled_after_s_p50": settled[49],
+        "settled_after_s_p99": settled[98],
+    }
+
+
+def _ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Returns the median of each round's ratio, so that a slow minute weighs on both sides."""
+    return statistics.median(x / y for x, y in zip(over, under, strict=True))
+
+
+def show(figures: Mapping[str, Figures], arguments: argparse.Namespace, console: Console) -> None:
+    """Prints the figures beside each other."""
+    captions = {
+        IN_FLIGHT: f"{arguments.in_flight:,} in flight; CPU in percent of one processor",
+        CLAIMS: f"{arguments.finished:,} finished against {FEW:,}: look, claim and write back, "
+        "for each generation",
+        THROUGHPUT: f"{arguments.jobs:,} videos wanted at once, by the saga and by a plain loop",
+    }
+    for part, found in figures.items():
+        table = Table(title=captions[part])
+        table.add_column("figure", no_wrap=True)
+        for kind in found:
+            table.add_column(kind, justify="right")
+        rows = {kind: dict(_flat(of_kind)) for kind, of_kind in found.items()}
+        for name in next(iter(rows.values())):
+            table.add_row(name, *(f"{row[name]:,.2f}" for row in rows.values()))
+        console.print(table)
+    console.print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+
+
+def _flat(figures: Figures) -> list[tuple[str, float]]:
+    """Returns names and figures, with the name of a group before those in it."""
+    flat = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            flat += [(f"{name} {inner}", number) for inner, number in value.items()]
+        else:
+            flat.append((name, value))
+    return [(name.replace("_", " "), number) for name, number in flat]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--in-flight", type=int, default=10_000, help="generations at the provider")
+    parser.add_argument("--window", type=float, default=30.0, help="seconds they are watched for")
+    parser.add_argument("--finished", type=int, default=1_000_000, help="generations that ended")
+    parser.add_argument("--turns", type=int, default=8, help="of claims, on each database")
+    parser.add_argument("--jobs", type=int, default=200, help="videos a round and way")
+    parser.add_argument("--rounds", type=int, default=2, help="of videos, each way")
+    parser.add_argument("--json", action="store_true", help="print figures for programs")
+    arguments = parser.parse_args()
+    configure_log("benchmark", level="ERROR")
+    # A pipe has no width of its own.
+    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 110)
+    measures = {IN_FLIGHT: in_flight, CLAIMS: claims, THROUGHPUT: throughput}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with (
+        contextlib.ExitStack() as stack,
+        Progress(*columns, TimeElapsedColumn(), console=console) as progress,
+    ):
+        made = {kind: stack.enter_context(opened_databases(kind)) for kind in arguments.databases}
+        figures = {part: measures[part](made, arguments, progress) for part in arguments.parts}
+    if arguments.json:
+        machine = {"load": os.getloadavg()[0], "processors": os.cpu_count()}
+        print(json.dumps({"figures": figures, "machine": machine}, indent=2))
+    else:
+        show(figures, arguments, console)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Measures the whole path.")
-    parser.add_argument("--jobs", type=int, default=100, help="videos a round and way")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--speed", type=float, default=20.0, help="of the simulator")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    asyncio.run(main(arguments.jobs, arguments.rounds, arguments.speed, as_json=arguments.json))
+    main()
