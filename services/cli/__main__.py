@@ -10,7 +10,18 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import typer
 
 from services.cli import credits as credits_commands
-from services.cli import demo, generate, generations, ledger, migrate, models, up
+from services.cli import (
+    demo,
+    generate,
+    generations,
+    ledger,
+    migrate,
+    models,
+    operations,
+    up,
+    webhook_address,
+    webhooks,
+)
 
 __all__ = ["main"]
 
@@ -37,7 +48,10 @@ def _build(for_terminal: bool) -> typer.Typer:
     application.command()(migrate.migrate)
     credits_commands.application.add_typer(ledger.application)
     application.add_typer(credits_commands.application, name="credits")
+    generations.application.add_typer(operations.application)
     application.add_typer(generations.application, name="generations")
+    webhooks.application.add_typer(webhook_address.application)
+    application.add_typer(webhooks.application, name="webhooks")
     return application
 
 

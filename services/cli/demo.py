@@ -1,6 +1,7 @@
-"""`reelworks demo`: shows the money of a video, of a failed job and of a refused one."""
+"""`reelworks demo`: shows the money of a video, and of jobs that fail, are canceled or refused."""
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,14 +13,14 @@ import typer
 
 from services.cli.credits import print_balance, print_transactions
 from services.cli.following import follow, progress
-from services.cli.generate import copy_video
+from services.cli.making import copy_video
 from services.cli.migrations import migrate
 from services.cli.options import FailureExit, fail, run
 from services.cli.output import print_error, print_line
 from services.cli.stack import (
     DATABASE_SERVICES,
+    FREE_PORTS,
     PROVIDER_VARIABLES,
-    Ports,
     Stack,
     choose_ports,
     make_keys,
@@ -73,6 +74,8 @@ class _Scene:
     expectation: Expectation
     adjustment: int = 0
     """Credits added before, negative to take some away."""
+    cancels: bool = False
+    """Whether the user changes their mind once the provider has the job."""
 
 
 _SCENES = (
@@ -98,6 +101,18 @@ _SCENES = (
         ),
     ),
     _Scene(
+        "A job that is canceled: its credits come back",
+        "cancel",
+        "a train that waits in a dark valley [stuck]",
+        Expectation(
+            Status.CANCELED,
+            (TransactionType.RESERVATION, TransactionType.REFUND),
+            is_charged=False,
+            error=GenerationErrorCode.CANCELED,
+        ),
+        cancels=True,
+    ),
+    _Scene(
         "Too few credits: refused, and nothing is submitted",
         "refusal",
         "a lighthouse in the fog, slow aerial shot",
@@ -121,7 +136,9 @@ def demo(
         "reelworks-demo.mp4"
     ),
 ) -> None:
-    """Make a video, a failed job and a refused one on a stack of their own, and check the money.
+    """Make a video on a stack of its own, and check the money.
+
+    Besides, a job fails, one is canceled, and one is refused for want of credits.
 
     Real services on free ports work in a temporary folder, with the simulator in Replicate's
     place. Each one's money trail is read from its statement, and every sum computed again.
@@ -136,7 +153,7 @@ def demo(
             for name, value in os.environ.items()
             if not name.startswith("REELWORKS_") and name not in PROVIDER_VARIABLES
         }
-        ports = choose_ports(Ports(0, 0, 0, 0, 0, 0), ())
+        ports = choose_ports(FREE_PORTS, ())
         stack = Stack(Path(folder), ports, speed, inherited)
         log: list[str] = []
         try:
@@ -258,11 +275,25 @@ async def _make(scene: _Scene, generations: GenerationClient) -> Generation:
     except PreconditionFailed as error:
         print_line(f"   refused: {error.message}")
         return await generations.get(scene.user_id, generation_id)
+    if scene.cancels:
+        generation = await _cancel(generations, generation)
     with progress() as show:
         generation = await follow(generations, generation, show)
     if generation.error is not None:
         print_line(f"   {generation.error.code}: {generation.error.message}")
     return generation
+
+
+async def _cancel(generations: GenerationClient, generation: Generation) -> Generation:
+    """Cancels a generation as soon as the provider has it."""
+    name = generation.user_id, generation.generation_id
+    changes = generations.watch(generation.user_id, [generation.generation_id])
+    async with contextlib.aclosing(changes):
+        async for change in changes:
+            if change.status is not Status.QUEUED:
+                break
+    print_line("   canceling it, while Replicate works on it")
+    return await generations.cancel(*name)
 
 
 def _look_at(video: Path) -> list[str]:

@@ -190,16 +190,16 @@ def reservations(
     run(_list_reservations(address, user, shown, wanted, created_before, as_json=as_json), user)
 
 
-def parse_age(text: str) -> timedelta:
+def parse_age(text: str, option: str = "--older-than") -> timedelta:
     """Returns the time that `90s`, `30m`, `1h` or `2d` stands for; anything else is refused."""
     match = _AGE.fullmatch(text)
     if match is None:
         raise typer.BadParameter(
-            f"{text} is no time: give it as 90s, 30m, 1h or 2d", param_hint="--older-than"
+            f"{text} is no time: give it as 90s, 30m, 1h or 2d", param_hint=option
         )
     age = timedelta(seconds=int(match[1]) * _AGE_UNITS_S[match[2]])
     if age > timedelta(days=36_500):
-        raise typer.BadParameter("is more than a century", param_hint="--older-than")
+        raise typer.BadParameter("is more than a century", param_hint=option)
     return age
 
 

@@ -32,6 +32,7 @@ class Newest(Generic[_Entry]):
         self._entries = entries
         self._limit = limit
         self._leaves_some_out = False
+        self._is_empty = True
 
     async def __aiter__(self) -> AsyncIterator[_Entry]:
         shown = 0
@@ -40,10 +41,13 @@ class Newest(Generic[_Entry]):
                 if shown == self._limit:
                     self._leaves_some_out = True
                     return
+                self._is_empty = False
                 yield entry
                 shown += 1
 
     def note(self) -> None:
-        """Says, after the entries, if there are more."""
+        """Says, after the entries, if there are more, or none."""
+        if self._is_empty:
+            print_note("there are none")
         if self._leaves_some_out:
             print_note(f"there are more than {self._limit}: add --all, or a greater --limit")

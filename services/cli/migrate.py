@@ -9,7 +9,7 @@ import typer
 from services.cli.migrations import migrate as migrate_databases
 from services.cli.options import FailureExit, JsonOption, VarOption, run
 from services.cli.output import print_error, print_json, print_line
-from services.cli.stack import DATABASE_SERVICES, Ports, Stack, make_keys
+from services.cli.stack import DATABASE_SERVICES, Ports, Stack, make_folder, make_keys
 
 __all__ = ["migrate"]
 
@@ -34,7 +34,7 @@ def migrate(
         if service not in DATABASE_SERVICES:
             raise typer.BadParameter(f"{service} is none of {', '.join(DATABASE_SERVICES)}")
     stack = Stack(var.absolute(), Ports(), 1, dict(os.environ))
-    stack.var.mkdir(parents=True, exist_ok=True)
+    make_folder(stack.var)
     make_keys(stack.var)
     results = run(migrate_databases(stack, chosen))
     for result in results:

@@ -5,7 +5,7 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.cli.stack import Stack, module_command
+from services.cli.stack import Stack, make_folder, module_command
 
 __all__ = ["Migration", "migrate"]
 
@@ -26,7 +26,7 @@ class Migration:
 
 async def migrate(stack: Stack, services: Sequence[str]) -> list[Migration]:
     """Migrates the databases of `services`, all at the same time; a second run changes nothing."""
-    stack.var.mkdir(parents=True, exist_ok=True)
+    make_folder(stack.var)
     return await asyncio.gather(*(_migrate_one(stack, service) for service in services))
 
 

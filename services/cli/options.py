@@ -10,10 +10,11 @@ import typer
 
 from services.cli.output import print_error, print_note
 from services.cli.problems import explain
-from services.runtime.errors import ServiceError
+from services.runtime.errors import InvalidRequest, ServiceError
 
 __all__ = [
     "FailureExit",
+    "ForceOption",
     "JsonOption",
     "RequestIdOption",
     "UserOption",
@@ -27,6 +28,7 @@ __all__ = [
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 FAILED = 1
+WRONG_USAGE = 2
 INTERRUPTED = 130
 
 VarOption = Annotated[
@@ -37,6 +39,9 @@ VarOption = Annotated[
 ]
 UserOption = Annotated[str, typer.Option("--user", help="Whose account.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Write over a file that --output names.")
+]
 RequestIdOption = Annotated[
     str,
     typer.Option(help="Key of the call: with the same one, credits move once. Else a new one."),
@@ -55,10 +60,14 @@ class FailureExit(typer.Exit):
 def run(work: Coroutine[Any, Any, ResultType], user_id: str = "", key: str = "") -> ResultType:
     """Runs the work of a command; an error of a service is printed and ends it with exit code 1.
 
-    `key` is the request id of work that moves credits.
+    With exit code 2 if what was typed is the error, as where this side finds that out. `key` is the
+    request id of work that moves credits.
     """
     try:
         return asyncio.run(work)
+    except InvalidRequest as error:
+        print_error(explain(error, user_id))
+        raise typer.Exit(WRONG_USAGE) from None
     except ServiceError as error:
         print_error(explain(error, user_id, key))
         raise FailureExit from None

@@ -1,8 +1,31 @@
 """Says in a line what went wrong with a call, and what to do next."""
 
-from services.runtime.errors import DeadlineExceeded, ServiceError, ServiceFailed, Unavailable
+from services.cli.durations import duration
+from services.runtime.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    ServiceError,
+    ServiceFailed,
+    Unavailable,
+)
 
 __all__ = ["explain"]
+
+_OPTIONS = {
+    "negative_prompt": "--negative-prompt",
+    "model": "--model",
+    "resolution": "--resolution",
+    "kind": "--kind",
+    "aspect_ratio": "--aspect-ratio",
+    "seed": "--seed",
+    "image_uri": "--image-uri",
+    "content": "--image",
+    "query": "--query",
+    "user_id": "--user",
+    "request_id": "--request-id",
+}
+"""Options that fill a field, under the same name in every command."""
 
 # A hint for each reason that leaves a person wondering; messages name field and rule themselves.
 _HINTS = {
@@ -12,9 +35,19 @@ _HINTS = {
     "MODEL_NOT_FOUND": "`reelworks models` lists what can be asked for",
     "RESOLUTION_NOT_SUPPORTED": "`reelworks models` lists what can be asked for",
     "PARAMETER_NOT_SUPPORTED": "`reelworks models` lists what can be asked for",
-    "IMAGE_NOT_ACCEPTED": "give the https address of an image with --image-uri",
+    "IMAGE_NOT_ACCEPTED": "give a JPEG, PNG or WebP file with --image, or the https address of one "
+    "with --image-uri, to a model that starts from an image",
     "GENERATION_NOT_FOUND": "`reelworks generations list --user {user_id}` lists what there is",
-    "GENERATION_ID_REUSED": "leave --generation-id out to make another video",
+    "GENERATION_ID_REUSED": "it is the id of another generation: leave it out to make a new video",
+    "ALREADY_SUCCEEDED": "`reelworks generations show {generation_id} --user {user_id}` says where",
+    "NOT_RETRYABLE": "`reelworks generate` makes another video",
+    "IMAGE_REMOVED": "`reelworks generate PROMPT --image FILE` brings it along",
+    "TOO_MANY_GENERATIONS": "wait for one to end, or cancel one: `reelworks generations list "
+    "--user {user_id}` lists them",
+    "NOT_PARKED": "`reelworks generations parked` lists what is",
+    "STAGE_NOT_POSSIBLE": "`reelworks generations resume {generation_id}` lets it go on where it "
+    "stopped",
+    "EVENT_NOT_FOUND": "`reelworks webhooks list` shows what there is",
     "RESERVATION_NOT_FOUND": "`reelworks credits reservations --user {user_id}` lists them",
     "REQUEST_ID_REUSED": "leave --request-id out to move credits once more",
     "VERIFICATION_TOO_LONG": "verify one user at a time with --user",
@@ -37,8 +70,23 @@ def _said(error: ServiceError, user_id: str) -> str:
         return "Reelworks does not answer; start it with `reelworks up`"
     if isinstance(error, DeadlineExceeded) and not error.reason:
         return "Reelworks did not answer in time"
-    message = error.message.rstrip(".") or error.reason or error.status.name
+    message = _message(error).rstrip(".") or error.reason or error.status.name
     hint = _HINTS.get(error.reason)
-    if hint is None:
-        return message
-    return f"{message}; {hint.format(user_id=user_id or error.metadata.get('user_id', 'USER'))}"
+    if hint is not None:
+        names = {"user_id": user_id or error.metadata.get("user_id", "USER")}
+        names["generation_id"] = error.metadata.get("generation_id", "ID")
+        return f"{message}; {hint.format(**names)}"
+    if isinstance(error, Overloaded):
+        return f"{message}; try again in {duration(error.retry_after_s)}"
+    return message
+
+
+def _message(error: ServiceError) -> str:
+    """Returns what a service said, with the options to whose fields it refers."""
+    if not isinstance(error, InvalidRequest):
+        return error.message
+    return "; ".join(f"{_place(v.field)} {v.rule}" for v in error.violations)
+
+
+def _place(field: str) -> str:
+    return f"{field} ({_OPTIONS[field]})" if field in _OPTIONS else field

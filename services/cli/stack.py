@@ -20,12 +20,16 @@ from services.client.health import is_serving
 
 __all__ = [
     "DATABASE_SERVICES",
+    "FREE_PORTS",
     "PROVIDER_VARIABLES",
+    "SIMULATOR_TOKEN",
+    "WEBHOOK_PATH",
     "PortTaken",
     "Ports",
     "Stack",
     "choose_ports",
     "database_url",
+    "make_folder",
     "make_keys",
     "module_command",
 ]
@@ -70,6 +74,14 @@ class Ports:
     """File host of the simulator."""
     control: int = 8092
     """Control listener of the simulator."""
+    webhook_grpc: int = 50053
+    """gRPC of the webhook service, for operators."""
+    webhook_metrics: int = 9464
+    """Metrics of the webhook service, for Prometheus."""
+
+
+FREE_PORTS = Ports(*(0 for _ in fields(Ports)))
+"""Any free port for each."""
 
 
 def choose_ports(wanted: Ports, needed: Sequence[str]) -> Ports:
@@ -115,7 +127,7 @@ class Stack:
     @property
     def needed_ports(self) -> tuple[str, ...]:
         """Names of the ports that its processes listen on."""
-        names = ("credits", "generation", "webhook")
+        names = ("credits", "generation", "webhook", "webhook_grpc", "webhook_metrics")
         return (*names, "simulator", "delivery", "control") if self.simulated else names
 
     @property
@@ -125,6 +137,8 @@ class Stack:
             "credits": f"{HOST}:{self.ports.credits}",
             "generation": f"{HOST}:{self.ports.generation}",
             "webhook": f"http://{HOST}:{self.ports.webhook}",
+            "webhook_grpc": f"{HOST}:{self.ports.webhook_grpc}",
+            "webhook_metrics": f"http://{HOST}:{self.ports.webhook_metrics}/metrics",
         }
         if self.simulated:
             addresses |= {
@@ -139,7 +153,7 @@ class Stack:
         services = (
             self._service("credits", lambda: is_serving(addresses["credits"])),
             self._service("generation", lambda: is_serving(addresses["generation"])),
-            self._service("webhook", lambda: _answers(self.ports.webhook, "/healthz")),
+            self._service("webhook", self._webhook_is_ready),
         )
         # The webhook service asks Replicate for the key of its signatures when it starts.
         return ((self._simulator(),), services) if self.simulated else (services,)
@@ -169,7 +183,9 @@ class Stack:
                 **self._callbacks(),
             },
             "webhook": {
+                "REELWORKS_ADDRESS": addresses["webhook_grpc"],
                 "REELWORKS_HTTP_ADDRESS": f"{HOST}:{self.ports.webhook}",
+                "REELWORKS_METRICS_ADDRESS": f"{HOST}:{self.ports.webhook_metrics}",
                 "REELWORKS_GENERATION_ADDRESS": addresses["generation"],
             },
         }
@@ -185,6 +201,7 @@ class Stack:
             "REELWORKS_WEBHOOK_PUBLIC_URL": self.addresses["webhook"] + WEBHOOK_PATH,
             "REELWORKS_DELIVERY_ORIGINS": self.addresses["delivery"],
             "REELWORKS_POLL_INTERVAL_S": str(POLL_INTERVAL_SIMULATOR_S),
+            "REELWORKS_PROVIDER_SPEED": str(self.speed),
         }
 
     def _provider(self) -> dict[str, str]:
@@ -196,7 +213,12 @@ class Stack:
             "REPLICATE_BASE_URL": self.addresses["simulator"],
             # Empty is unset: the simulator has a key of its own.
             "REPLICATE_WEBHOOK_SECRET": "",
+            "REELWORKS_WEBHOOK_SECRETS_FILE": "",
         }
+
+    async def _webhook_is_ready(self) -> bool:
+        takes_webhooks = await _answers(self.ports.webhook, "/healthz")
+        return takes_webhooks and await is_serving(self.addresses["webhook_grpc"])
 
     def _service(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> ProcessPlan:
         return ProcessPlan(name, module_command(f"services.{name}"), self.settings(name), is_ready)
@@ -233,6 +255,11 @@ def database_url(service: str, var: Path, environment: Mapping[str, str]) -> str
     """
     given = environment.get(f"REELWORKS_{service.upper()}_DATABASE_URL")
     return given or f"sqlite:///{var / service}.sqlite3"
+
+
+def make_folder(var: Path) -> None:
+    """Makes the folder of all data, for this user's eyes only, unless it is there already."""
+    var.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def make_keys(var: Path) -> None:

@@ -21,6 +21,7 @@ from services.cli.stack import (
     PortTaken,
     Stack,
     choose_ports,
+    make_folder,
     make_keys,
 )
 from services.cli.supervisor import ProcessFailed, Supervisor
@@ -31,9 +32,42 @@ __all__ = ["up"]
 COLORS = {"credits": 32, "generation": 36, "webhook": 35, "simulator": 33}
 """ANSI colour of each process's prefix."""
 OWN_NAME = "reelworks"
+SIMULATOR_PORTS = ("simulator", "delivery", "control")
+"""Those that one option chooses."""
 NAME_WIDTH = max(map(len, COLORS))
 WRONG_USE = 2
 EXAMPLE = '"a red fox running through fresh snow, cinematic" --model t2v-14B --resolution 480p'
+
+_CreditsPort = Annotated[int, typer.Option(envvar="REELWORKS_CREDITS_PORT", min=0, max=65535)]
+_GenerationPort = Annotated[int, typer.Option(envvar="REELWORKS_GENERATION_PORT", min=0, max=65535)]
+_WebhookPort = Annotated[
+    int,
+    typer.Option(envvar="REELWORKS_WEBHOOK_PORT", min=0, max=65535, help="Takes webhooks."),
+]
+_WebhookGrpcPort = Annotated[
+    int,
+    typer.Option(
+        envvar="REELWORKS_WEBHOOK_GRPC_PORT",
+        min=0,
+        max=65535,
+        help="Answers `reelworks webhooks`.",
+    ),
+]
+_WebhookMetricsPort = Annotated[
+    int,
+    typer.Option(
+        envvar="REELWORKS_WEBHOOK_METRICS_PORT", min=0, max=65535, help="Answers Prometheus."
+    ),
+]
+_SimulatorPort = Annotated[
+    int,
+    typer.Option(
+        envvar="REELWORKS_SIMULATOR_PORT",
+        min=0,
+        max=65533,
+        help="Its API; its file host and its control listener take the two ports after it.",
+    ),
+]
 
 
 def up(
@@ -41,24 +75,12 @@ def up(
         float, typer.Option(min=0.01, max=1000, help="How many times faster than Replicate.")
     ] = 10,
     var: VarOption = Path("var"),
-    credits_port: Annotated[
-        int, typer.Option(envvar="REELWORKS_CREDITS_PORT", min=0, max=65535)
-    ] = 50051,
-    generation_port: Annotated[
-        int, typer.Option(envvar="REELWORKS_GENERATION_PORT", min=0, max=65535)
-    ] = 50052,
-    webhook_port: Annotated[
-        int, typer.Option(envvar="REELWORKS_WEBHOOK_PORT", min=0, max=65535)
-    ] = 8081,
-    simulator_port: Annotated[
-        int,
-        typer.Option(
-            envvar="REELWORKS_SIMULATOR_PORT",
-            min=0,
-            max=65533,
-            help="Its API; its file host and its control listener take the two ports after it.",
-        ),
-    ] = 8090,
+    credits_port: _CreditsPort = 50051,
+    generation_port: _GenerationPort = 50052,
+    webhook_port: _WebhookPort = 8081,
+    webhook_grpc_port: _WebhookGrpcPort = 50053,
+    webhook_metrics_port: _WebhookMetricsPort = 9464,
+    simulator_port: _SimulatorPort = 8090,
 ) -> None:
     """Start all services on this machine and run them until Ctrl-C.
 
@@ -71,18 +93,28 @@ def up(
     Exit codes: 0 after Ctrl-C; 1 if a service cannot be kept running, or after a second Ctrl-C;
     2 if nothing was started since a port is taken or the folder is in use.
     """
-    simulator = (simulator_port + offset if simulator_port else 0 for offset in range(3))
-    wanted = Ports(credits_port, generation_port, webhook_port, *simulator)
+    first = simulator_port
+    simulator, delivery, control = (first, first + 1, first + 2) if first else (0, 0, 0)
+    wanted = Ports(
+        credits_port,
+        generation_port,
+        webhook_port,
+        simulator,
+        delivery,
+        control,
+        webhook_grpc_port,
+        webhook_metrics_port,
+    )
     stack = Stack(var.absolute(), wanted, speed, dict(os.environ))
     try:
         stack = Stack(stack.var, choose_ports(wanted, stack.needed_ports), speed, stack.environment)
-        stack.var.mkdir(parents=True, exist_ok=True)
+        make_folder(stack.var)
         with lock_folder(stack.var):
             remove_up_file(stack.var)  # Left by one that was killed.
             make_keys(stack.var)
             asyncio.run(_run_until_signal(stack))
     except PortTaken as error:
-        option = error.name if error.name in ("credits", "generation", "webhook") else "simulator"
+        option = "simulator" if error.name in SIMULATOR_PORTS else error.name.replace("_", "-")
         print_error(f"{error}; stop that one, or choose another with --{option}-port")
         raise typer.Exit(WRONG_USE) from None
     except AlreadyUp as error:
@@ -178,7 +210,7 @@ def _greet(stack: Stack) -> None:
     for name, value in (
         ("credits", f"{addresses['credits']} (gRPC)"),
         ("generation", f"{addresses['generation']} (gRPC)"),
-        ("webhook", f"{addresses['webhook']} (HTTP)"),
+        ("webhook", f"{addresses['webhook']} (HTTP), {addresses['webhook_grpc']} (gRPC)"),
         ("Replicate", replicate),
         ("data", str(stack.var)),
     ):

@@ -18,7 +18,11 @@ __all__ = [
     "write_up_file",
 ]
 
-DEFAULT_ADDRESSES = {"credits": "127.0.0.1:50051", "generation": "127.0.0.1:50052"}
+DEFAULT_ADDRESSES = {
+    "credits": "127.0.0.1:50051",
+    "generation": "127.0.0.1:50052",
+    "webhook_grpc": "127.0.0.1:50053",
+}
 
 
 class AlreadyUp(Exception):
@@ -72,7 +76,7 @@ def lock_folder(var: Path) -> TextIO:
 
 
 def service_address(service: str, var: Path) -> str:
-    """Returns where to reach `credits` or `generation`.
+    """Returns where to reach `credits`, `generation` or `webhook_grpc`.
 
     `REELWORKS_<SERVICE>_ADDRESS` wins, then what runs with the data in `var`, then the usual port.
     """

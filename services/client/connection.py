@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from services.client.deadlines import DEADLINES_S
-from services.runtime.channel import connect
+from services.runtime.channel import MESSAGE_BYTES_MAX, connect
 
 __all__ = ["Connection"]
 
@@ -15,8 +15,8 @@ class Connection:
     `async with` closes it.
     """
 
-    def __init__(self, address: str) -> None:
-        self._channel = connect(address, DEADLINES_S)
+    def __init__(self, address: str, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+        self._channel = connect(address, DEADLINES_S, message_bytes_max)
 
     async def __aenter__(self) -> Self:
         return self

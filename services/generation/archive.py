@@ -1,4 +1,4 @@
-"""Copies a finished video from the provider into our storage.
+"""Copies a finished video from the provider into our storage, with a still of it.
 
 The provider keeps an output for one hour
 (https://replicate.com/docs/topics/predictions/data-retention), so nothing is paid before it is
@@ -6,25 +6,35 @@ ours.
 """
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass
-from hashlib import sha256
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import file_digest, sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
 from services.generation.state import Output
-from services.runtime.storage import Storage, StorageFailed
+from services.generation.videos import BrokenVideo, inspect_video
+from services.runtime.failpoints import failpoint
+from services.runtime.storage import FileMissing, Storage, StorageFailed
+from services.runtime.telemetry import get_logger
 
-__all__ = ["Archive", "Archived", "Gone", "NotAVideo", "Unreachable"]
+__all__ = ["Archive", "Archived", "Gone", "NotAVideo", "Unreachable", "output_key", "thumbnail_key"]
 
 OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 PROVIDER_DOMAINS = ("replicate.delivery", "api.replicate.com")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 WRITE_BYTES = 1024 * 1024
+INSPECTIONS_MAX = 2
+"""Videos that are looked into at once, each by one core."""
 _BOX_HEADER_BYTES = 8
+_HOST = re.compile(r"[a-z0-9.-]+")
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,16 @@ class Unreachable:
     detail: str
 
 
+def output_key(user_id: str, generation_id: str) -> str:
+    """Returns where storage keeps the video of a generation."""
+    return f"outputs/{user_id}/{generation_id}.mp4"
+
+
+def thumbnail_key(user_id: str, generation_id: str) -> str:
+    """Returns where storage keeps a still of that video."""
+    return f"thumbnails/{user_id}/{generation_id}.jpg"
+
+
 class Archive:
     """Downloads outputs and puts them into storage."""
 
@@ -64,6 +84,7 @@ class Archive:
         self._storage = storage
         self._token = token
         self._origins = frozenset(delivery_origins)
+        self._threads = ThreadPoolExecutor(INSPECTIONS_MAX, thread_name_prefix="videos")
         # No redirect is followed: it could lead the token to a foreign host.
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(call_s, connect=5.0),
@@ -75,40 +96,78 @@ class Archive:
     async def save(
         self, user_id: str, generation_id: str, url: str
     ) -> Archived | Gone | NotAVideo | Unreachable:
-        """Stores the video at `url`; a video that is stored already is the same success."""
+        """Stores the video at `url`; a video that is stored already is the same success.
+
+        That holds too if the address has it no more: a process may have ended between storing a
+        video and saying so.
+        """
         if not self._may_fetch(url):
             return NotAVideo(f"not an address of the provider: {url[:200]}")
-        key = f"outputs/{user_id}/{generation_id}.mp4"
+        key = output_key(user_id, generation_id)
         with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
             path = Path(file.name)
-            outcome = await self._download(url, key, path)
-            if isinstance(outcome, Output):
-                try:
-                    await self._storage.put_new(key, path)
-                except StorageFailed as error:
-                    return Unreachable(f"storage: {error}")
-                return Archived(outcome)
-            return outcome
+            try:
+                outcome = await self._download(url, key, path)
+                gone = outcome if isinstance(outcome, Gone) else None
+                if gone is not None:
+                    outcome = await self._stored(key, path) or gone
+                if not isinstance(outcome, Output):
+                    return outcome
+                video = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, inspect_video, path
+                )
+                failpoint("archive.downloaded")
+                await self._storage.put_new(key, path)
+            except BrokenVideo as error:
+                # Half of what was stored before is nothing; the provider may have the whole.
+                return gone or NotAVideo(str(error))
+            except StorageFailed as error:
+                return Unreachable(f"storage: {error}")
+            still = await self._keep(thumbnail_key(user_id, generation_id), video.thumbnail)
+            return Archived(replace(outcome, video_seconds=video.seconds, thumbnail_key=still))
 
-    def link(self, key: str) -> str:
-        """Returns the address under which a stored file can be had."""
-        return self._storage.link(key)
+    async def _stored(self, key: str, path: Path) -> Output | None:
+        """Returns what an attempt before stored under `key`, copied to `path`; None if nothing."""
+        try:
+            await self._storage.fetch(key, path)
+        except FileMissing:
+            return None
+        logger.info("video was stored before", key=key)
+        return await asyncio.to_thread(_measure, key, path)
+
+    async def _keep(self, key: str, thumbnail: bytes | None) -> str | None:
+        """Returns the key of the stored thumbnail; None if there is none, which fails nothing."""
+        if thumbnail is None:
+            logger.warning("no thumbnail", key=key)
+            return None
+        try:
+            await self._storage.put(key, thumbnail)
+        except StorageFailed as error:
+            logger.warning("thumbnail not stored", key=key, detail=str(error))
+            return None
+        return key
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._client.aclose()
+        self._threads.shutdown()
 
     def _may_fetch(self, url: str) -> bool:
         """Tells whether `url` is the provider's: by https, or of an origin that settings name."""
         try:
             parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port
+            host, port = parts.hostname or "", parts.port
         except ValueError:  # A bracket or a port that is none.
             return False
         if f"{parts.scheme}://{parts.netloc}" in self._origins:
             return parts.scheme == "https" or host in LOOPBACK_HOSTS
-        known = any(host == domain or host.endswith(f".{domain}") for domain in PROVIDER_DOMAINS)
-        return parts.scheme == "https" and known
+        return (
+            parts.scheme == "https"
+            and port in (None, 443)
+            # Parsers disagree about hosts with other characters.
+            and _HOST.fullmatch(host) is not None
+            and any(host == domain or host.endswith(f".{domain}") for domain in PROVIDER_DOMAINS)
+        )
 
     async def _download(
         self, url: str, key: str, path: Path
@@ -157,3 +216,8 @@ class Archive:
             if start[4:8] != b"ftyp":
                 return NotAVideo("no MP4: it does not begin with a box `ftyp`")
             return Output(key, size, digest.hexdigest())
+
+
+def _measure(key: str, path: Path) -> Output:
+    with path.open("rb") as file:
+        return Output(key, path.stat().st_size, file_digest(file, "sha256").hexdigest())

@@ -1,31 +1,32 @@
-"""The models that can be asked for, what they cost, and how a request becomes a model's input.
+"""The models that can be asked for, what they cost, and what keeps a request from being made.
 
 The catalog is data (`catalog.toml`), and so is the input schema of each model (`schemas/*.json`, in
-the form of `components.schemas` that Replicate publishes with every model). What the caller asked
-for is mapped onto the keys that the schema has: a value that the caller chose and the schema lacks
-is refused before anything is reserved.
+the form of `components.schemas` that Replicate publishes with every model). A value that the caller
+chose and the schema lacks is refused before anything is reserved.
 """
 
 import json
+import re
 import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
+from services.generation.inputs import InputSchema, read_schema
 from services.generation.state import Kind, Request
 
-__all__ = ["Catalog", "Model", "Problem", "Reason", "Variant", "load_catalog"]
+__all__ = ["Catalog", "Model", "Offer", "Problem", "Reason", "Variant", "load_catalog"]
 
 PROMPT_CHARACTERS_MIN = 10
 PROMPT_CHARACTERS_MAX = 500
 IMAGE_URI_CHARACTERS_MAX = 2048
 SEED_MAX = 2**31 - 1
 OPTIONAL_PARAMETERS = ("negative_prompt", "aspect_ratio", "seed")
+_UPLOAD = re.compile(r"upload:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Reason(StrEnum):
@@ -57,52 +58,15 @@ class Variant:
     price_credits: int
     provider_model: str
     """`owner/name` at Replicate."""
-    schemas: Mapping[str, Any]
-    """The input schema under `Input`, and the enums that it refers to."""
-    schema_sha256: str
-    """Digest of the canonical JSON of `schemas`."""
+    run_s: float
+    """How long the provider takes for a video, in seconds, until enough were measured."""
+    schema: InputSchema
+    """What the model takes."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The optional fields of a request that this model has."""
-        return tuple(name for name in OPTIONAL_PARAMETERS if name in self._properties)
-
-    def aspect_ratios(self) -> tuple[str, ...]:
-        """Returns the aspect ratios that can be chosen."""
-        return tuple(self._choices("aspect_ratio"))
-
-    def build_input(self, request: Request, seed: int) -> dict[str, Any]:
-        """Returns the model's input for `request`; `seed` is that of the attempt."""
-        wanted = {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt or None,
-            "image": request.image_uri or None,
-            "aspect_ratio": request.aspect_ratio or None,
-            # Only the model that makes several sizes has this key; others are one size each.
-            "resolution": request.resolution,
-            "seed": seed,
-        }
-        return {
-            key: value
-            for key, value in wanted.items()
-            if value is not None and key in self._properties
-        }
-
-    @property
-    def _properties(self) -> Mapping[str, Any]:
-        properties: Mapping[str, Any] = self.schemas["Input"]["properties"]
-        return properties
-
-    def _choices(self, key: str) -> list[str]:
-        """Returns the enum of a key, written in place or referred to."""
-        schema = self._properties.get(key, {})
-        for part in (schema, *schema.get("allOf", ())):
-            if "enum" in part:
-                return list(part["enum"])
-            if "$ref" in part:
-                name = part["$ref"].rpartition("/")[2]
-                return list(self.schemas.get(name, {}).get("enum", ()))
-        return []
+        return self.schema.parameters(self.resolution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +105,21 @@ class Catalog:
             raise LookupError(f"the catalog has no {request.model} at {request.resolution}")
         return variant
 
+    def with_schema(self, provider_model: str, schema: InputSchema) -> "Catalog":
+        """Returns the catalog in which the models made by `provider_model` take `schema`."""
+        return Catalog(
+            tuple(
+                replace(
+                    model,
+                    variants=tuple(
+                        replace(v, schema=schema) if v.provider_model == provider_model else v
+                        for v in model.variants
+                    ),
+                )
+                for model in self.models
+            )
+        )
+
     def problems(self, request: Request) -> Iterator[Problem]:
         """Yields everything that keeps `request` from being made."""
         yield from _text_problems(request)
@@ -168,8 +147,19 @@ class Catalog:
         yield from _parameter_problems(request, model, variant)
 
 
-def load_catalog() -> Catalog:
-    """Returns the catalog that the package carries; raises ValueError if it is malformed."""
+@dataclass(slots=True)
+class Offer:
+    """What is offered now: the models stay, what they take changes while the service runs."""
+
+    catalog: Catalog
+    """Replaced as a whole, so that whoever has it can go on with it."""
+
+
+def load_catalog(speed: float = 1.0) -> Catalog:
+    """Returns the catalog that the package carries, of a provider that is `speed` times as fast.
+
+    Raises ValueError if it is malformed.
+    """
     here = files("services.generation")
     document = tomllib.loads(here.joinpath("catalog.toml").read_text("utf-8"))
     return Catalog(
@@ -179,7 +169,12 @@ def load_catalog() -> Catalog:
                 display_name=entry["display_name"],
                 kind=Kind(entry["kind"]),
                 variants=tuple(
-                    _variant(size, here.joinpath("schemas", size["schema"]).read_bytes())
+                    _variant(
+                        size,
+                        json.loads(here.joinpath("schemas", size["schema"]).read_bytes()),
+                        Kind(entry["kind"]),
+                        speed,
+                    )
                     for size in entry["resolutions"]
                 ),
             )
@@ -188,38 +183,34 @@ def load_catalog() -> Catalog:
     )
 
 
-def _variant(size: Mapping[str, Any], content: bytes) -> Variant:
-    schemas = json.loads(content)["schemas"]
-    canonical = json.dumps(schemas, sort_keys=True, separators=(",", ":")).encode()
+def _variant(
+    size: Mapping[str, Any], bundled: Mapping[str, Any], kind: Kind, speed: float
+) -> Variant:
     if size["price_credits"] < 1:
         raise ValueError(f"price_credits of {size['provider_model']} must be at least 1")
     return Variant(
         resolution=size["resolution"],
         price_credits=size["price_credits"],
         provider_model=size["provider_model"],
-        schemas=schemas,
-        schema_sha256=sha256(canonical).hexdigest(),
+        run_s=size["run_s"] / speed,
+        schema=read_schema(bundled["schemas"], kind),
     )
 
 
 def _text_problems(request: Request) -> Iterator[Problem]:
-    if not PROMPT_CHARACTERS_MIN <= len(request.prompt) <= PROMPT_CHARACTERS_MAX:
-        yield Problem(
-            "prompt",
-            f"must have {PROMPT_CHARACTERS_MIN} to {PROMPT_CHARACTERS_MAX} characters, "
-            f"has {len(request.prompt)}",
-        )
-    if len(request.negative_prompt) > PROMPT_CHARACTERS_MAX:
-        yield Problem(
-            "negative_prompt",
-            f"must have at most {PROMPT_CHARACTERS_MAX} characters, "
-            f"has {len(request.negative_prompt)}",
-        )
-    for name in ("prompt", "negative_prompt"):
-        if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in getattr(request, name)):
+    for name, least, rule in (
+        ("prompt", PROMPT_CHARACTERS_MIN, f"{PROMPT_CHARACTERS_MIN} to {PROMPT_CHARACTERS_MAX}"),
+        ("negative_prompt", 0, f"at most {PROMPT_CHARACTERS_MAX}"),
+    ):
+        content: str = getattr(request, name)
+        if not least <= len(content) <= PROMPT_CHARACTERS_MAX:
+            yield Problem(name, f"must have {rule} characters, has {len(content)}")
+        if len(content) > PROMPT_CHARACTERS_MAX:
+            continue  # Nobody shall wait while every character of a book is looked at.
+        if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in content):
             yield Problem(name, "must not contain control characters")
-    if not any(c.isprintable() and not c.isspace() for c in request.prompt):
-        yield Problem("prompt", "must have characters that can be seen")
+        if least and not any(c.isprintable() and not c.isspace() for c in content):
+            yield Problem(name, "must have characters that can be seen")
     if request.seed is not None and not 0 <= request.seed <= SEED_MAX:
         yield Problem("seed", f"must be between 0 and {SEED_MAX}")
 
@@ -232,12 +223,15 @@ def _image_problems(request: Request, kind: Kind) -> Iterator[Problem]:
             yield Problem("image_uri", "must be empty for text to video", reason)
     elif not address:
         yield Problem("image_uri", "must be set for image to video", reason)
+    elif address.startswith("upload:"):
+        if _UPLOAD.fullmatch(address) is None:
+            yield Problem("image_uri", "must be what UploadImage answered", reason)
     elif len(address) > IMAGE_URI_CHARACTERS_MAX:
         yield Problem(
             "image_uri", f"must have at most {IMAGE_URI_CHARACTERS_MAX} characters", reason
         )
     elif not _is_https(address):
-        yield Problem("image_uri", "must be an https address", reason)
+        yield Problem("image_uri", "must be what UploadImage answered, or an https address", reason)
 
 
 def _is_https(address: str) -> bool:
@@ -261,6 +255,6 @@ def _parameter_problems(request: Request, model: Model, variant: Variant) -> Ite
                 Reason.PARAMETER_NOT_SUPPORTED,
                 (("model", model.model), ("parameter", name)),
             )
-    ratios = variant.aspect_ratios()
+    ratios = variant.schema.aspect_ratios(variant.resolution)
     if request.aspect_ratio and ratios and request.aspect_ratio not in ratios:
         yield Problem("aspect_ratio", f"must be {' or '.join(ratios)}")

@@ -28,6 +28,7 @@ class Begin:
     user_id: str
     request: Request
     price_credits: int
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class AttemptRecord:
 
     attempt: int
     state: str
-    """CREATED, REFUSED, NOT_SENT or UNKNOWN."""
+    """CREATED, REFUSED, NOT_SENT, UNKNOWN or ABSENT."""
     http_status: int | None = None
     answer: bytes | None = None
     detail: str | None = None

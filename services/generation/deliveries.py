@@ -8,11 +8,11 @@ yet, as when the answer to its create was lost; only the attempt that waits for 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.generation.events import Event, PredictionSeen, Submitted
+from services.generation.events import Event, PredictionSeen, Source, Submitted
 from services.generation.prediction import Prediction
 from services.generation.state import Generation, Stage
 
-__all__ = ["Disposition", "Ruling", "rule"]
+__all__ = ["Disposition", "Ruling", "is_echo", "rule"]
 
 
 class Disposition(StrEnum):
@@ -54,11 +54,19 @@ def rule(
         return Ruling(None, Disposition.UNMATCHED)
     if is_booked:
         if generation.job_id == prediction.job_id:
-            return Ruling(PredictionSeen(prediction), Disposition.STALE)
+            return Ruling(PredictionSeen(prediction, Source.WEBHOOK), Disposition.STALE)
         return Ruling(None, Disposition.STALE)
-    waits = generation.stage is Stage.SUBMITTING and generation.attempt == attempt
-    # The echo of the seed may be missing; one that differs is another prediction's.
-    same_seed = prediction.seed is None or prediction.seed == attempt_seed
-    if waits and same_seed:
-        return Ruling(Submitted(attempt, prediction), Disposition.ORPHAN)
+    is_parked = generation.stage is Stage.PARKED
+    stage = generation.parked_from if is_parked else generation.stage
+    waits = stage is Stage.SUBMITTING and generation.attempt == attempt
+    if waits and is_echo(prediction, attempt_seed):
+        return Ruling(Submitted(attempt, prediction, Source.WEBHOOK), Disposition.ORPHAN)
     return Ruling(None, Disposition.ORPHAN)
+
+
+def is_echo(prediction: Prediction | None, attempt_seed: int | None) -> bool:
+    """Tells whether a prediction may come from an attempt that was sent with that seed.
+
+    The echo of the seed may be missing; one that differs is another prediction's.
+    """
+    return prediction is not None and prediction.seed in (None, attempt_seed)

@@ -5,24 +5,32 @@ Plans are only intentions, and count only under the fence that they were made un
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from services.generation.cancellation import CancelPolicy
 from services.generation.prediction import Prediction
 from services.generation.state import FailureCode, Output, Stage
 
 __all__ = [
+    "CancelRequested",
     "CommitExpired",
     "Committed",
     "CreditsContradicted",
+    "Deleted",
     "EffectFailed",
     "Event",
     "OutputLost",
     "OutputRenewed",
     "OutputStored",
+    "Poisoned",
     "PredictionMissing",
     "PredictionSeen",
     "Refunded",
     "ReserveRefused",
     "Reserved",
+    "Resumed",
+    "Source",
+    "SubmitAbsent",
     "SubmitClaimed",
     "SubmitDeferred",
     "SubmitRefused",
@@ -31,6 +39,17 @@ __all__ = [
     "Woken",
     "is_plan",
 ]
+
+
+class Source(StrEnum):
+    """Who told of a prediction."""
+
+    CREATE = "CREATE"
+    """The answer to its create."""
+    WEBHOOK = "WEBHOOK"
+    POLL = "POLL"
+    SEARCH = "SEARCH"
+    """The provider's list, looked through for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +75,11 @@ class SubmitClaimed:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The prediction of an attempt is known, from the create's answer or from a webhook."""
+    """The prediction of an attempt is known."""
 
     attempt: int
     prediction: Prediction
+    source: Source = Source.CREATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +95,20 @@ class SubmitDeferred:
     """Nothing was created, for a reason that will pass."""
 
     attempt: int
+    wait_s: float = 0.0
+    """How long it shall let others go first."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitUnknown:
-    """Whether a prediction was created is open. A plan."""
+    """Whether a prediction was created is open."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAbsent:
+    """The provider does not have the prediction of an attempt, and will not get it. A plan."""
 
     attempt: int
 
@@ -89,6 +118,7 @@ class PredictionSeen:
     """The provider said this about a prediction."""
 
     prediction: Prediction
+    source: Source = Source.POLL
     poll_after_s: float = 0.0
     """When to look again, if that is later than the timing says."""
 
@@ -147,12 +177,37 @@ class CreditsContradicted:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The user wants no video any more."""
+
+    policy: CancelPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The user wants it out of the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An operator lets a parked generation go on."""
+
+    stage: Stage | None = None
+    """Where; None = where it was parked."""
+
+
+@dataclass(frozen=True, slots=True)
 class EffectFailed:
     """The effect of a stage did not succeed and is to be tried again. A plan."""
 
     stage: Stage
     is_outage: bool
     """Whether something could not be reached, as opposed to a defect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """It was claimed again and again, and nobody lived to tell how its effect ended. A plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +223,7 @@ Event = (
     | SubmitRefused
     | SubmitDeferred
     | SubmitUnknown
+    | SubmitAbsent
     | PredictionSeen
     | PredictionMissing
     | OutputStored
@@ -177,11 +233,15 @@ Event = (
     | CommitExpired
     | Refunded
     | CreditsContradicted
+    | CancelRequested
+    | Deleted
+    | Resumed
     | EffectFailed
+    | Poisoned
     | Woken
 )
 
 
 def is_plan(event: Event) -> bool:
     """Tells whether `event` counts only under the fence that it was made under."""
-    return isinstance(event, SubmitClaimed | SubmitUnknown | EffectFailed | Woken)
+    return isinstance(event, SubmitClaimed | SubmitAbsent | EffectFailed | Poisoned | Woken)

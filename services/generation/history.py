@@ -1,20 +1,34 @@
 """Reads generations: one, a page of a user's history, or what changed lately."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, TextClause, and_, or_, select, text, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    TextClause,
+    and_,
+    collate,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 
 from services.generation import tables
 from services.generation.rows import generation_of
 from services.generation.state import Generation, Kind, Stage, Status, status_of
 from services.runtime.database import Database, read_clock
 
-__all__ = ["PAGE_ROWS", "Cursor", "History", "Place"]
+__all__ = ["PAGE_ROWS", "SCAN_ROWS", "Cursor", "Filter", "History", "Page", "Place"]
 
 PAGE_ROWS = 200
+SCAN_ROWS = 10_000
+"""How many generations a filter looks at for one page, which may then have few of them, or none."""
 UNFINISHED_MAX = 1000
 """How many unfinished generations of a user are sent at once; the rest come as they change."""
 
@@ -28,11 +42,35 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """Which generations of a history are wanted."""
+
+    status: Status | None = None
+    kind: Kind | None = None
+    text: str = ""
+    """What the prompt contains, whatever the case of its letters A to Z."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Generations, newest first."""
+
+    generations: Sequence[Generation]
+    next: Cursor | None
+    """Where to go on; None at the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The place of a generation among those of all users, in order of one of its times."""
 
     moment: datetime
     generation_id: str = ""
+
+
+_ALL = Filter()
+_STAGES = frozenset(stage.value for stage in Stage)
+_TO_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class History:
@@ -55,32 +93,42 @@ class History:
         return found[0] if found else None
 
     async def page(
-        self,
-        user_id: str,
-        limit: int,
-        status: Status | None = None,
-        kind: Kind | None = None,
-        after: Cursor | None = None,
-    ) -> list[Generation]:
-        """Returns a user's generations behind `after`, newest first, without refused ones."""
+        self, user_id: str, limit: int, wanted: Filter = _ALL, after: Cursor | None = None
+    ) -> Page:
+        """Returns a user's generations behind `after`, without refused and deleted ones."""
         columns = tables.generations.c
-        conditions = [columns.user_id == user_id, columns.stage != Stage.REJECTED.value]
-        if status is not None:
-            conditions.append(_has_status(status))
-        if kind is not None:
-            conditions.append(columns.kind == kind.value)
+        place = (columns.created_at, columns.generation_id)
+        newest_first = [column.desc() for column in place]
+        types = [column.type for column in place]
+        conditions = [columns.user_id == user_id]
         if after is not None:
-            place = (columns.created_at, columns.generation_id)
             # Without their types the values would be bound as Python's, which SQLite sorts apart.
-            behind = tuple_(
-                after.created_at, after.generation_id, types=[column.type for column in place]
+            bound = tuple_(after.created_at, after.generation_id, types=types)
+            conditions.append(tuple_(*place) < bound)
+        async with self._database.read() as connection:
+            # A filter that matches little must not read all that the user ever made.
+            found = await connection.execute(
+                select(*place)
+                .where(*conditions)
+                .order_by(*newest_first)
+                .offset(SCAN_ROWS - 1)
+                .limit(1)
             )
-            conditions.append(tuple_(*place) < behind)
-        return await self._select(
+            last = found.one_or_none()
+        if last is not None:
+            bound = tuple_(last.created_at, last.generation_id, types=types)
+            conditions.append(tuple_(*place) >= bound)
+        generations = await self._select(
             *conditions,
-            order=(columns.created_at.desc(), columns.generation_id.desc()),
-            limit=limit,
+            *self._matches(wanted),
+            order=newest_first,
+            limit=limit + 1,
         )
+        if len(generations) > limit:
+            end = generations[limit - 1]
+            return Page(generations[:limit], Cursor(end.created_at, end.generation_id))
+        end_of_scan = None if last is None else Cursor(last.created_at, last.generation_id)
+        return Page(generations, end_of_scan)
 
     async def find_any(self, generation_id: str) -> Generation | None:
         """Returns the generation of an id, whosever it is; None if the id is free."""
@@ -95,7 +143,7 @@ class History:
         One may come twice. The updated are read a page at a time, since they may be years' worth.
         """
         columns = tables.generations.c
-        unfinished = columns.due_at.is_not(None) | (columns.stage == Stage.PARKED.value)
+        unfinished = columns.finished_at.is_(None)
         for generation in await self._select(
             columns.user_id == user_id,
             unfinished,
@@ -136,6 +184,36 @@ class History:
         found = await self._select(columns.generation_id.in_(sorted(generation_ids)))
         return {generation.generation_id: generation for generation in found}
 
+    async def parked_page(self, limit: int, after: Cursor | None) -> list[Generation]:
+        """Returns what is parked, of all users, behind the place where `after` was parked."""
+        columns = tables.generations.c
+        place = (columns.stage_since, columns.generation_id)
+        behind = [] if after is None else [_behind(place, (after.created_at, after.generation_id))]
+        return await self._select(tables.in_stage(Stage.PARKED), *behind, order=place, limit=limit)
+
+    async def was_resumed(self, generation_id: str) -> bool:
+        """Tells whether an operator ever let a generation go on."""
+        columns = tables.transitions.c
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(columns.fence)
+                .where(columns.generation_id == generation_id, columns.event == "Resumed")
+                .limit(1)
+            )
+            return found.first() is not None
+
+    async def last_seed(self, generation_id: str) -> int | None:
+        """Returns the seed that a generation was last submitted with; None if it never was."""
+        columns = tables.attempts.c
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(columns.seed)
+                .where(columns.generation_id == generation_id)
+                .order_by(columns.attempt.desc())
+                .limit(1)
+            )
+            return found.scalar()
+
     def ended(self, after: Place, until: datetime, limit: int) -> AsyncIterator[Generation]:
         """Yields generations that have ended behind `after`, by `until`, those longest ago first.
 
@@ -160,6 +238,23 @@ class History:
             columns.due_at.is_not(None),
             columns.deadline_at <= deadline_until,
         )
+
+    def _matches(self, wanted: Filter) -> Iterator[ColumnElement[bool]]:
+        """Yields the conditions of a filter."""
+        columns = tables.generations.c
+        yield columns.stage != Stage.REJECTED.value
+        yield columns.deleted_at.is_(None)
+        if wanted.status is not None:
+            yield _has_status(wanted.status)
+        if wanted.kind is not None:
+            yield columns.kind == wanted.kind.value
+        if wanted.text:
+            # The letters A to Z only, as SQLite's `lower` does: PostgreSQL's goes by the collation.
+            prompt: ColumnElement[str] = columns.prompt
+            if self._database.reader.dialect.name == "postgresql":
+                prompt = collate(prompt, "C")
+            text = wanted.text.translate(_TO_LOWER)
+            yield func.lower(prompt).contains(text, autoescape=True)
 
     async def _oldest_first(
         self,
@@ -194,7 +289,13 @@ class History:
             found = await connection.execute(
                 select(tables.generations).where(*conditions).order_by(*order).limit(limit)
             )
-            return [generation_of(row) for row in found.mappings()]
+            # A newer release may know stages that this one has no word for.
+            return [generation_of(row) for row in found.mappings() if row["stage"] in _STAGES]
+
+
+def _behind(place: Sequence[ColumnElement[Any]], values: Sequence[object]) -> ColumnElement[bool]:
+    # Without their types the values would be bound as Python's, which SQLite sorts apart.
+    return tuple_(*place) > tuple_(*values, types=[column.type for column in place])
 
 
 def _has_status(status: Status) -> ColumnElement[bool]:

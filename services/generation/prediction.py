@@ -9,6 +9,7 @@ https://replicate.com/docs/reference/http#predictions.get
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +19,11 @@ __all__ = [
     "FINAL_STATUSES",
     "NotAPrediction",
     "Prediction",
+    "is_interruption",
     "parse_prediction",
     "printable",
     "read_prediction",
+    "without_addresses",
 ]
 
 ID_CHARACTERS_MAX = 64
@@ -28,9 +31,18 @@ STATUS_CHARACTERS_MAX = 64
 ERROR_CHARACTERS_MAX = 500
 ADDRESS_CHARACTERS_MAX = 4_096
 LOG_TAIL_CHARACTERS = 4_000
+_ADDRESS = re.compile(r"https?://\S+")
+_PREDICT_SECONDS_MAX = 1e9
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "aborted"})
 _RUNNING = "processing"
+
+# Failures of the provider's machines, not of the model or its input: the same input may well
+# succeed next time (https://replicate.com/docs/reference/error-codes).
+_INTERRUPTIONS = re.compile(
+    r"Prediction interrupted; please retry|Director: unexpected error|"
+    r"\b(?:E1000|E6716|E8765|E9243|E9825|E9828)\b"
+)
 
 # The form that tqdm writes, and that the provider's own client reads: ` 37%|███▋   | 11/30 [00:1`.
 _PROGRESS = re.compile(r"(\d{1,3})%\s*\|[^|\n]*\|\s*\d+/\d+")
@@ -54,9 +66,12 @@ class Prediction:
     """Why it failed, in the provider's words, cut at 500 characters."""
     progress_percent: int | None = None
     """0 to 100, from the log's last progress line."""
+    created_at: datetime | None = None
     started_at: datetime | None = None
-    seed: int | None = None
-    """The seed in the echoed input."""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """The echoed input; empty once it was removed."""
+    predict_seconds: float | None = None
+    """How long the model ran, which is what is billed."""
     callback_query: str | None = None
     """The query of the webhook address that was given at the create, where it is echoed."""
     data_removed: bool = False
@@ -68,6 +83,12 @@ class Prediction:
     def is_final(self) -> bool:
         """Whether nothing will change any more."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in the echoed input."""
+        seed = self.input.get("seed")
+        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     @property
     def is_processing(self) -> bool:
@@ -97,7 +118,6 @@ def read_prediction(document: object) -> Prediction:
         raise NotAPrediction("status is no string of 1 to 64 characters")
     fields = _Fields(document)
     logs = fields.text("logs")
-    echoed_input = fields.mapping("input")
     webhook = fields.text("webhook")
     return Prediction(
         job_id=job_id,
@@ -105,8 +125,10 @@ def read_prediction(document: object) -> Prediction:
         output_url=fields.address("output"),
         error=_error_text(document.get("error")),
         progress_percent=_progress(logs),
+        created_at=fields.moment("created_at"),
         started_at=fields.moment("started_at"),
-        seed=_seed(echoed_input),
+        input=fields.mapping("input"),
+        predict_seconds=_predict_seconds(fields.mapping("metrics")),
         callback_query=_query(webhook),
         data_removed=document.get("data_removed") is True,
         oddities=tuple(fields.oddities),
@@ -173,7 +195,13 @@ def _error_text(value: object) -> str | None:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except RecursionError:  # Writing nests a little deeper than reading did.
         text = "an error that is nested too deeply to be shown"
-    return printable(text)[:ERROR_CHARACTERS_MAX]
+    # A signed address in it is nobody's business but ours and the provider's.
+    return without_addresses(printable(text))[:ERROR_CHARACTERS_MAX]
+
+
+def without_addresses(text: str) -> str:
+    """Returns `text` without addresses, which may hold what proves that they are ours."""
+    return _ADDRESS.sub("(address)", text)
 
 
 def printable(text: str) -> str:
@@ -186,9 +214,16 @@ def _progress(logs: str | None) -> int | None:
     return min(int(lines[-1]), 100) if lines else None
 
 
-def _seed(echoed_input: dict[str, Any]) -> int | None:
-    seed = echoed_input.get("seed")
-    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+def _predict_seconds(metrics: Mapping[str, Any]) -> float | None:
+    seconds = metrics.get("predict_time")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return float(seconds) if 0 <= seconds < _PREDICT_SECONDS_MAX else None
+
+
+def is_interruption(prediction: Prediction) -> bool:
+    """Tells whether a prediction failed for the provider's own reasons, so that another may not."""
+    return prediction.status == "failed" and bool(_INTERRUPTIONS.search(prediction.error or ""))
 
 
 def _query(address: str | None) -> str | None:

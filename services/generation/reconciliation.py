@@ -154,9 +154,11 @@ def judge(
     match generation.stage:
         case Stage.COMPLETED:
             return _judge_completed(generation, reservation)
-        case Stage.FAILED | Stage.REJECTED:
+        case Stage.FAILED | Stage.REJECTED | Stage.CANCELED:
             if is_open:
-                return Finding.NOT_REFUNDED
+                # A cancel may have kept a part of the price.
+                kept = generation.charged_credits > 0
+                return Finding.NOT_COMMITTED if kept else Finding.NOT_REFUNDED
             overcharged = spent_credits > generation.charged_credits
             return Finding.CHARGED_WITHOUT_VIDEO if overcharged else None
         case Stage.PARKED:

@@ -1,32 +1,41 @@
-"""Talks to Replicate through its own package, kept on a short leash by a guarded transport.
+"""Talks to Replicate through its own package, and judges by what passed on the wire.
 
-The package (1.0.7) was written for scripts: it waits for ever, repeats what must not be repeated,
-sends the token to any host, and raises after a paid create because a field is missing. So what it
-returns or raises is ignored; what counts is the `Exchange` that the guard records below it.
+The package (1.0.7) was written for scripts: it raises after a paid create because a field is
+missing. So what it returns or raises is ignored; what counts is the `Exchange` that the transport
+below it records.
 
 API: https://replicate.com/docs/reference/http
 """
 
-import asyncio
-import json
-import re
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from enum import StrEnum
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 from replicate.client import Client
 
+from services.generation.answers import (
+    address_in,
+    clock_ahead_s,
+    cursor_of,
+    has_problem_shape,
+    invalid_fields,
+    moment_of,
+    object_in,
+    problem_detail,
+    retry_after_s,
+)
+from services.generation.failures import explain_refusal
 from services.generation.prediction import (
     NotAPrediction,
     Prediction,
     parse_prediction,
-    printable,
+    read_prediction,
 )
+from services.generation.transport import Exchange, GuardedTransport, Phase, observe
 from services.runtime.telemetry import get_logger
 
 __all__ = [
@@ -35,24 +44,23 @@ __all__ = [
     "Created",
     "Deferred",
     "Found",
+    "Listed",
     "Missing",
     "NotSent",
     "Refused",
     "Replicate",
+    "Schemas",
     "Unknown",
     "Unreachable",
+    "Uploaded",
 ]
 
 CANCEL_AFTER_S_MIN = 5
 CANCEL_AFTER_S_MAX = 1800
-ANSWER_BYTES_MAX = 16 * 1024 * 1024
 DETAIL_CHARACTERS_MAX = 500
-RETRY_AFTER_S_DEFAULT = 10.0
-RETRY_AFTER_S_MIN = 1.0
-RETRY_AFTER_S_MAX = 120.0
 REFUSED_STATUSES = frozenset({400, 403, 404, 405, 413, 415, 422})
-PAUSED_S = 60.0
-"""How long creates pause after 401 or 402, which an operator must see to."""
+FILE_LIFE = timedelta(hours=24)
+"""How long an uploaded file is kept unless its answer says."""
 
 logger = get_logger(__name__)
 
@@ -95,15 +103,27 @@ class Refused:
     """The provider will never take this input; nothing exists."""
 
     message: str
+    """Why, and what to change, for the user."""
     answer: Answer
+
+    @property
+    def is_invalid_input(self) -> bool:
+        """Whether it is the input that is wrong, so that our copy of its schema may be old."""
+        return self.answer.http_status == 422
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The provider takes nothing now; nothing exists, and all creates pause for `pause_s`."""
+    """The provider takes nothing now, so all creates pause; nothing exists."""
 
-    pause_s: float
+    pause_s: float | None
+    """For how long; None = until an operator has seen to it, as after 401 and 402."""
     answer: Answer
+
+    @property
+    def is_operators(self) -> bool:
+        """Whether it will not pass by itself: the token is refused, or there is no credit left."""
+        return self.pause_s is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +131,8 @@ class NotSent:
     """Not a byte of the request was sent; nothing exists."""
 
     answer: Answer
+    is_late: bool = False
+    """Whether we were too slow to send it, as opposed to not getting through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +151,37 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The provider does not know the prediction."""
+    """The provider does not know what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of the account's predictions, newest first."""
+
+    predictions: tuple[Prediction, ...]
+    next_cursor: str | None
+    """Leads to the page of older ones; None at the end, or where the page leads elsewhere."""
+    clock_ahead_s: float
+    """How far the provider's clock is ahead of this machine's, in seconds; 0 if it is not told."""
+    complete: bool
+    """Whether all of it could be read, so that what is not on it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """What a model publishes about itself, whether or not it makes sense."""
+
+    schemas: Mapping[str, Any]
+    """Its `components.schemas`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file that the provider keeps for us."""
+
+    url: str
+    """What an input may refer to."""
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,51 +191,21 @@ class Unreachable:
     detail: str
 
 
-class _Phase(StrEnum):
-    WAITING = "waiting"
-    SENT = "sent"
-    """The first byte of the request may have left."""
-    ANSWERED = "answered"
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """What really passed between us and the provider; the guard fills it."""
-
-    send_before: float | None = None
-    cancel_after_s: float | None = None
-    phase: _Phase = _Phase.WAITING
-    status: int | None = None
-    headers: httpx.Headers = field(default_factory=httpx.Headers)
-    body: bytes = b""
-    problem: str = ""
-
-
-_exchange: ContextVar[_Exchange] = ContextVar("exchange")
-
-
-class _Late(Exception):
-    """The time to send a create is over."""
-
-
-class _Withheld(Exception):
-    """An answer that the package would act on by itself, kept from it."""
-
-
 class Replicate:
     """The provider, seen through one API token. Its methods raise nothing but CancelledError."""
 
     def __init__(self, token: str, base_url: str, call_s: float) -> None:
         self._call_s = call_s
+        self._base_url = httpx.URL(base_url)
         self._client = Client(
-            api_token=token, base_url=base_url, transport=_Guard(httpx.URL(base_url))
+            api_token=token, base_url=base_url, transport=GuardedTransport(self._base_url)
         )
 
     async def create(
         self, request: CreateRequest
     ) -> Created | Refused | Deferred | NotSent | Unknown:
         """Submits a prediction, at most once: no layer below repeats it."""
-        exchange = _Exchange(
+        exchange = Exchange(
             send_before=request.send_before,
             cancel_after_s=min(max(request.cancel_after_s, CANCEL_AFTER_S_MIN), CANCEL_AFTER_S_MAX),
         )
@@ -192,24 +214,66 @@ class Replicate:
             options["webhook"] = request.webhook
             # `start` brings the id of a lost answer within seconds.
             options["webhook_events_filter"] = ["start", "completed"]
-        await self._exchange(
+        await observe(
             exchange,
             lambda: self._client.models.predictions.async_create(
                 request.provider_model, input=dict(request.input), **options
             ),
+            self._call_s,
         )
         return _classify_create(exchange)
 
     async def get(self, job_id: str) -> Found | Missing | Unreachable:
         """Returns a prediction as it is now."""
-        exchange = _Exchange()
-        await self._exchange(exchange, lambda: self._client.predictions.async_get(job_id))
+        exchange = Exchange()
+        call = self._client.predictions.async_get
+        await observe(exchange, lambda: call(job_id), self._call_s)
         return _classify_read(exchange)
+
+    async def list_since(self, since: datetime, cursor: str | None = None) -> Listed | Unreachable:
+        """Returns predictions created at `since` or later: the newest, or those behind `cursor`.
+
+        `cursor` is the `next_cursor` of the page before. How many pages to read is the caller's
+        choice. https://replicate.com/docs/reference/http#predictions.list
+        """
+        moment = f"{since.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
+        first = f"/v1/predictions?{urlencode({'created_after': moment})}"
+        exchange = Exchange()
+        call = self._client.predictions.async_list
+        await observe(exchange, lambda: call(cursor or first), self._call_s)
+        return _classify_list(exchange, self._base_url)
+
+    async def model_schemas(self, provider_model: str) -> Schemas | Missing | Unreachable:
+        """Returns what `owner/name` publishes; Missing also if it has no version to publish for.
+
+        https://replicate.com/docs/reference/http#models.get
+        """
+        exchange = Exchange()
+        call = self._client.models.async_get
+        await observe(exchange, lambda: call(provider_model), self._call_s)
+        return _classify_model(exchange)
+
+    async def upload_file(
+        self, name: str, content: bytes, content_type: str
+    ) -> Uploaded | Unreachable:
+        """Hands a file of less than 100 MB to the provider, for inputs to refer to.
+
+        A repetition makes another copy, which expires like the first.
+        """
+        exchange = Exchange()
+        call = self._client.files.async_create
+        await observe(
+            exchange,
+            lambda: call(io.BytesIO(content), filename=name, content_type=content_type),
+            self._call_s,
+        )
+        return _classify_upload(exchange)
 
     async def cancel(self, job_id: str) -> None:
         """Asks for the end of a prediction; what came of it, `get` tells."""
-        exchange = _Exchange()
-        await self._exchange(exchange, lambda: self._client.predictions.async_cancel(job_id))
+        exchange = Exchange()
+        call = self._client.predictions.async_cancel
+        await observe(exchange, lambda: call(job_id), self._call_s)
         if exchange.status is None or exchange.status >= 300:
             logger.info("cancel not confirmed", job_id=job_id, status=exchange.status)
 
@@ -218,110 +282,17 @@ class Replicate:
         # The package has no way to close its client of its own.
         await self._client._async_client.aclose()  # noqa: SLF001
 
-    async def _exchange(self, exchange: _Exchange, call: Callable[[], Awaitable[object]]) -> None:
-        token = _exchange.set(exchange)
-        try:
-            # A server that sends a byte now and then resets every other timeout for ever.
-            async with asyncio.timeout(self._call_s):
-                await call()
-        except Exception as error:  # noqa: BLE001  The package's opinion does not count.
-            exchange.problem = exchange.problem or f"{type(error).__name__}: {error}"
-        finally:
-            _exchange.reset(token)
-
-
-class _Guard(httpx.AsyncBaseTransport):
-    """Sends requests by our rules and records what happened."""
-
-    def __init__(self, base_url: httpx.URL) -> None:
-        self._origin = (base_url.scheme, base_url.host, base_url.port)
-        # A fresh connection for every create: one that went stale would make its outcome unknown.
-        context = httpx.create_ssl_context()
-        self._creates = httpx.AsyncHTTPTransport(
-            verify=context, retries=0, limits=httpx.Limits(max_keepalive_connections=0)
-        )
-        self._others = httpx.AsyncHTTPTransport(
-            verify=context,
-            retries=0,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
-        )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _exchange.get()
-        if (request.url.scheme, request.url.host, request.url.port) != self._origin:
-            raise _Withheld(f"{request.url.host} is not the provider's API")
-        if "Prefer" in request.headers:
-            raise _Withheld("an open request is an answer to lose")
-        request.extensions = {
-            "timeout": httpx.Timeout(connect=5.0, write=10.0, read=20.0, pool=5.0).as_dict(),
-            "trace": _tracer(exchange),
-        }
-        request.headers["Accept-Encoding"] = "identity"
-        is_create = exchange.cancel_after_s is not None
-        if is_create:
-            request.headers["Cancel-After"] = f"{exchange.cancel_after_s:.0f}s"
-        transport = self._creates if is_create else self._others
-        response = await transport.handle_async_request(request)
-        try:
-            body = await _read_bounded(response)
-        finally:
-            await response.aclose()
-        exchange.status, exchange.headers, exchange.body = (
-            response.status_code,
-            response.headers,
-            body,
-        )
-        exchange.phase = _Phase.ANSWERED
-        if response.status_code in (429, 503, 504):
-            # The package would ask again by itself, and sleep for as long as it is told.
-            raise _Withheld(f"HTTP {response.status_code}")
-        content_type = response.headers.get("Content-Type", "application/json")
-        return httpx.Response(
-            response.status_code,
-            headers={"Content-Type": content_type},
-            content=body,
-            request=request,
-        )
-
-    async def aclose(self) -> None:
-        await self._creates.aclose()
-        await self._others.aclose()
-
-
-def _tracer(exchange: _Exchange) -> Callable[[str, Any], Awaitable[None]]:
-    """Returns what httpcore tells of each step: here is the exact border between sent and not."""
-
-    async def trace(name: str, _info: Any) -> None:
-        if name == "http11.send_request_headers.started":
-            if exchange.send_before is not None and time.monotonic() > exchange.send_before:
-                raise _Late("too late to be sent")
-            exchange.phase = _Phase.SENT
-
-    return trace
-
-
-async def _read_bounded(response: httpx.Response) -> bytes:
-    parts, size = [], 0
-    stream = response.stream
-    assert isinstance(stream, httpx.AsyncByteStream)
-    async for part in stream:
-        size += len(part)
-        if size > ANSWER_BYTES_MAX:
-            raise _Withheld(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
 
 def _classify_create(
-    exchange: _Exchange,
+    exchange: Exchange,
 ) -> Created | Refused | Deferred | NotSent | Unknown:
     answer = Answer(
         exchange.status,
         exchange.body or None,
-        (_problem_detail(exchange) or exchange.problem)[:DETAIL_CHARACTERS_MAX],
+        (problem_detail(exchange) or exchange.problem)[:DETAIL_CHARACTERS_MAX],
     )
-    if exchange.phase is _Phase.WAITING:
-        return NotSent(answer)
+    if exchange.phase is Phase.WAITING:
+        return NotSent(answer, exchange.is_late)
     status = exchange.status
     if status is None:
         return Unknown(answer)
@@ -330,21 +301,21 @@ def _classify_create(
             return Created(parse_prediction(exchange.body), answer)
         except NotAPrediction:
             return Unknown(answer)
-    if not _has_problem_shape(exchange.body):
+    if not has_problem_shape(exchange.body):
         return Unknown(answer)  # A proxy's page, which says nothing about what lies behind it.
     if status == 429:
-        return Deferred(_retry_after_s(exchange), answer)
+        return Deferred(retry_after_s(exchange), answer)
     if status in (401, 402):
-        return Deferred(PAUSED_S, answer)
+        return Deferred(None, answer)
     if status in REFUSED_STATUSES:
-        return Refused(_message_for_user(exchange), answer)
+        return Refused(explain_refusal(status, invalid_fields(exchange)), answer)
     return Unknown(answer)
 
 
-def _classify_read(exchange: _Exchange) -> Found | Missing | Unreachable:
+def _classify_read(exchange: Exchange) -> Found | Missing | Unreachable:
     if exchange.status is None:
         return Unreachable(exchange.problem)
-    if exchange.status == 404 and _has_problem_shape(exchange.body):
+    if exchange.status == 404 and has_problem_shape(exchange.body):
         return Missing()
     if exchange.status == 200:
         try:
@@ -357,59 +328,52 @@ def _classify_read(exchange: _Exchange) -> Found | Missing | Unreachable:
     return Unreachable(f"HTTP {exchange.status}")
 
 
-def _problem(body: bytes) -> Mapping[str, Any]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+def _classify_list(exchange: Exchange, base_url: httpx.URL) -> Listed | Unreachable:
+    document = object_in(exchange.body)
+    results = document.get("results")
+    if exchange.status != 200 or not isinstance(results, list):
+        return _unreachable(exchange)
+    found, unreadable = [], 0
+    for result in results:
+        try:
+            found.append(read_prediction(result))
+        except NotAPrediction:
+            unreadable += 1
+    following = document.get("next")
+    cursor = cursor_of(following, base_url)
+    complete = not unreadable and (cursor is not None or following is None)
+    if not complete:
+        logger.warning("list not complete", unreadable=unreadable, has_cursor=cursor is not None)
+    return Listed(tuple(found), cursor, clock_ahead_s(exchange), complete)
 
 
-def _has_problem_shape(body: bytes) -> bool:
-    return isinstance(_problem(body).get("detail"), str)
+def _classify_model(exchange: Exchange) -> Schemas | Missing | Unreachable:
+    if exchange.status == 404 and has_problem_shape(exchange.body):
+        return Missing()
+    document = object_in(exchange.body)
+    if exchange.status != 200 or "latest_version" not in document:
+        return _unreachable(exchange)
+    if document["latest_version"] is None:
+        return Missing()
+    part: Any = document["latest_version"]
+    for name in ("openapi_schema", "components", "schemas"):
+        part = part.get(name) if isinstance(part, dict) else None
+    return Schemas(part) if isinstance(part, dict) else _unreachable(exchange)
 
 
-def _problem_detail(exchange: _Exchange) -> str:
-    detail = _problem(exchange.body).get("detail")
-    return printable(detail) if isinstance(detail, str) else ""
+def _classify_upload(exchange: Exchange) -> Uploaded | Unreachable:
+    document = object_in(exchange.body)
+    urls = document.get("urls")
+    url = address_in(urls.get("get")) if isinstance(urls, dict) else None
+    if exchange.status not in (200, 201) or exchange.received_at is None or url is None:
+        return _unreachable(exchange)
+    return Uploaded(url, moment_of(document.get("expires_at")) or exchange.received_at + FILE_LIFE)
 
 
-def _message_for_user(exchange: _Exchange) -> str:
-    detail = " ".join(_problem_detail(exchange).split()).removeprefix("- ")
-    return f"The provider refused the job: {detail[: DETAIL_CHARACTERS_MAX - 80]}"
-
-
-def _retry_after_s(exchange: _Exchange) -> float:
-    """Returns how long to wait after a 429: the longest of all that says so, within reason."""
-    waits = [_seconds(_problem(exchange.body).get("retry_after"))]
-    waits.append(_header_seconds(exchange.headers))
-    if found := re.search(r"~\s*(\d+(?:\.\d+)?)\s*s", _problem_detail(exchange)):
-        waits.append(float(found[1]))
-    said = max((wait for wait in waits if wait is not None), default=RETRY_AFTER_S_DEFAULT)
-    return min(max(said, RETRY_AFTER_S_MIN), RETRY_AFTER_S_MAX)
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return seconds if seconds == seconds else None
-
-
-def _header_seconds(headers: httpx.Headers) -> float | None:
-    """Reads `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3)."""
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    seconds = _seconds(value)
-    if seconds is not None:
-        return seconds
-    try:
-        until = parsedate_to_datetime(value)
-        sent = parsedate_to_datetime(headers.get("Date", ""))
-        return (until - sent).total_seconds()
-    except (ValueError, OverflowError, TypeError):  # TypeError: only one of them has a zone.
-        return None
+def _unreachable(exchange: Exchange) -> Unreachable:
+    if exchange.status is None:
+        return Unreachable(exchange.problem)
+    detail = problem_detail(exchange)
+    if 200 <= exchange.status < 300:
+        detail = "the answer has another form"
+    return Unreachable(f"HTTP {exchange.status}{detail and ': '}{detail}"[:DETAIL_CHARACTERS_MAX])

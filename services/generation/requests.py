@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import struct
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,34 +16,43 @@ from uuid import UUID
 
 from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
 
-from services.generation.catalog import Catalog
+from services.generation.catalog import Offer
 from services.generation.history import Cursor
-from services.generation.state import Kind, Request, Status
+from services.generation.quotes import TOKEN_CHARACTERS_MAX
+from services.generation.state import Kind, Request, Stage, Status
 from services.runtime.errors import FieldViolation, InvalidRequest
 from services.runtime.validation import Check
 
 __all__ = [
-    "catalog_violations",
     "checks",
     "cursor_in",
     "kind_of",
     "late_checks",
     "page_token",
+    "parked_cursor_in",
+    "parked_token",
     "request_of",
+    "request_violations",
+    "stage_of",
     "status_filter",
 ]
 
 ATTEMPT_MAX = 999
+PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
+DELETED_MAX = 100
+QUERY_CHARACTERS_MAX = 100
+_PARKED = "parked|"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLACE = struct.Struct(">Q16s")
 _DIGEST_BYTES = 8
 
 _Kinds = generation_pb2.Generation.Kind
 _Statuses = generation_pb2.Generation.Status
-_Word = TypeVar("_Word", Kind, Status)
+_Word = TypeVar("_Word", Kind, Status, Stage)
+_Wanted = generation_pb2.CreateGenerationRequest | generation_pb2.QuoteGenerationRequest
 
 
-def request_of(message: generation_pb2.CreateGenerationRequest) -> Request:
+def request_of(message: _Wanted) -> Request:
     """Returns what a checked message asks for."""
     kind = kind_of(message.kind)
     assert kind is not None, "the kind was checked"
@@ -59,41 +69,52 @@ def status_filter(value: _Statuses) -> Status | None:
     return _word(Status, _Statuses.Name, value)
 
 
+def stage_of(value: generation_pb2.Generation.Stage) -> Stage | None:
+    """Returns the stage of a message; None if it is unspecified or not known."""
+    name = generation_pb2.Generation.Stage.Name
+    return _word(Stage, lambda number: name(number).removeprefix("STAGE_"), value)
+
+
 def checks() -> Mapping[str, Check]:
     """Returns what is checked of each request at once, by full name of its message."""
     return {
         _name(generation_pb2.CreateGenerationRequest): _check_create,
+        _name(generation_pb2.QuoteGenerationRequest): _check_kind,
         _name(generation_pb2.ListGenerationsRequest): _check_list,
         _name(generation_pb2.WatchGenerationsRequest): _check_watch,
+        _name(generation_pb2.DeleteGenerationsRequest): _check_delete,
+        _name(generation_pb2.ResumeGenerationRequest): _check_resume,
         _name(prediction_event_pb2.DeliverPredictionEventRequest): _check_deliver,
     }
 
 
-def late_checks(catalog: Catalog) -> Mapping[str, Check]:
+def late_checks(offer: Offer) -> Mapping[str, Check]:
     """Returns what is checked once an id was found to be new, by full name of the message."""
+    check = partial(_check_catalog, offer)
     return {
-        _name(generation_pb2.CreateGenerationRequest): partial(catalog_violations, catalog),
+        _name(generation_pb2.CreateGenerationRequest): check,
+        _name(generation_pb2.QuoteGenerationRequest): check,
     }
 
 
-def catalog_violations(
-    catalog: Catalog, message: generation_pb2.CreateGenerationRequest
-) -> Iterator[FieldViolation]:
+def _check_catalog(offer: Offer, message: _Wanted) -> Iterator[FieldViolation]:
     """Yields what the catalog has against a request."""
     kind = kind_of(message.kind)
     # Without a kind the rest is judged all the same, since every bad field is named at once.
-    for problem in catalog.problems(_request(message, kind or Kind.TEXT_TO_VIDEO)):
-        if kind is not None or problem.field not in ("kind", "image_uri"):
-            yield FieldViolation(
-                problem.field, problem.rule, problem.reason, dict(problem.metadata)
-            )
+    for violation in request_violations(offer, _request(message, kind or Kind.TEXT_TO_VIDEO)):
+        if kind is not None or violation.field not in ("kind", "image_uri"):
+            yield violation
+
+
+def request_violations(offer: Offer, wanted: Request) -> Iterator[FieldViolation]:
+    """Yields what the catalog has against making a video."""
+    for problem in offer.catalog.problems(wanted):
+        yield FieldViolation(problem.field, problem.rule, problem.reason, dict(problem.metadata))
 
 
 def page_token(request: generation_pb2.ListGenerationsRequest, last: Cursor) -> str:
     """Returns the token of the page behind `last`, good for the filter of `request` only."""
-    microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
-    place = _PLACE.pack(microseconds, UUID(last.generation_id).bytes)
-    return base64.urlsafe_b64encode(place + _digest(request, place)).decode()
+    return _token(_words(request), last)
 
 
 def cursor_in(request: generation_pb2.ListGenerationsRequest) -> Cursor | None:
@@ -101,24 +122,47 @@ def cursor_in(request: generation_pb2.ListGenerationsRequest) -> Cursor | None:
 
     Raises InvalidRequest if it is no token of this filter.
     """
-    if not request.page_token:
+    return _cursor(_words(request), request.page_token)
+
+
+def parked_token(last: Cursor) -> str:
+    """Returns the token of the page of parked generations behind `last`."""
+    return _token(_PARKED, last)
+
+
+def parked_cursor_in(request: generation_pb2.ListParkedRequest) -> Cursor | None:
+    """Returns the place that the token of `request` stands for; None for the first page.
+
+    Raises InvalidRequest if it is no token of such a page.
+    """
+    return _cursor(_PARKED, request.page_token)
+
+
+def _token(words: str, last: Cursor) -> str:
+    microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
+    place = _PLACE.pack(microseconds, UUID(last.generation_id).bytes)
+    return base64.urlsafe_b64encode(place + _digest(words, place)).decode()
+
+
+def _cursor(words: str, page_token: str) -> Cursor | None:
+    if not page_token:
         return None
     try:
-        token = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
+        token = base64.b64decode(page_token, altchars=b"-_", validate=True)
         place, digest = token[: _PLACE.size], token[_PLACE.size :]
         microseconds, generation_id = _PLACE.unpack(place)
         created_at = _EPOCH + timedelta(microseconds=microseconds)
         cursor = Cursor(created_at, str(UUID(bytes=generation_id)))
     except (binascii.Error, ValueError, struct.error, OverflowError):
         place, digest, cursor = b"", b"", None
-    if cursor is None or digest != _digest(request, place):
+    if cursor is None or digest != _digest(words, place):
         raise InvalidRequest(
             [FieldViolation("page_token", "must be the next_page_token of the same request")]
         )
     return cursor
 
 
-def _request(message: generation_pb2.CreateGenerationRequest, kind: Kind) -> Request:
+def _request(message: _Wanted, kind: Kind) -> Request:
     return Request(
         kind=kind,
         model=message.model,
@@ -132,6 +176,12 @@ def _request(message: generation_pb2.CreateGenerationRequest, kind: Kind) -> Req
 
 
 def _check_create(message: generation_pb2.CreateGenerationRequest) -> Iterator[FieldViolation]:
+    yield from _check_kind(message)
+    if len(message.quote_token) > TOKEN_CHARACTERS_MAX:
+        yield FieldViolation("quote_token", f"must have at most {TOKEN_CHARACTERS_MAX} characters")
+
+
+def _check_kind(message: _Wanted) -> Iterator[FieldViolation]:
     if kind_of(message.kind) is None:
         yield FieldViolation("kind", "must be TEXT_TO_VIDEO or IMAGE_TO_VIDEO")
 
@@ -139,6 +189,10 @@ def _check_create(message: generation_pb2.CreateGenerationRequest) -> Iterator[F
 def _check_list(message: generation_pb2.ListGenerationsRequest) -> Iterator[FieldViolation]:
     if message.status and status_filter(message.status) is None:
         yield FieldViolation("status", "must be a status that this service knows")
+    if len(message.query) > QUERY_CHARACTERS_MAX:
+        yield FieldViolation("query", f"must have at most {QUERY_CHARACTERS_MAX} characters")
+    elif any(unicodedata.category(character) == "Cc" for character in message.query):
+        yield FieldViolation("query", "must not contain control characters")
     if message.kind and kind_of(message.kind) is None:
         yield FieldViolation("kind", "must be TEXT_TO_VIDEO or IMAGE_TO_VIDEO")
 
@@ -155,6 +209,8 @@ def _check_deliver(
         yield FieldViolation("attempt", f"must be between 1 and {ATTEMPT_MAX}")
     if not message.generation_id and message.attempt:
         yield FieldViolation("attempt", "must be 0 without a generation_id")
+    if len(message.payload) > PAYLOAD_BYTES_MAX:
+        yield FieldViolation("payload", "must have at most 8 MiB")
     yield from _check_time("received_time", message.received_time)
 
 
@@ -165,8 +221,21 @@ def _check_time(field: str, value: Any) -> Iterator[FieldViolation]:
         yield FieldViolation(field, "must be a time between the years 1 and 9999")
 
 
-def _digest(request: generation_pb2.ListGenerationsRequest, place: bytes) -> bytes:
-    words = f"{request.user_id}|{request.status}|{request.kind}|"
+def _check_delete(message: generation_pb2.DeleteGenerationsRequest) -> Iterator[FieldViolation]:
+    if len(message.generation_ids) > DELETED_MAX:
+        yield FieldViolation("generation_ids", f"must have at most {DELETED_MAX} elements")
+
+
+def _check_resume(message: generation_pb2.ResumeGenerationRequest) -> Iterator[FieldViolation]:
+    if message.stage and stage_of(message.stage) is None:
+        yield FieldViolation("stage", "must be a stage that this service knows")
+
+
+def _words(request: generation_pb2.ListGenerationsRequest) -> str:
+    return f"{request.user_id}|{request.status}|{request.kind}|{request.query}|"
+
+
+def _digest(words: str, place: bytes) -> bytes:
     return hashlib.sha256(words.encode() + place).digest()[:_DIGEST_BYTES]
 
 

@@ -32,6 +32,17 @@ _PLAIN_FIELDS = (
     "stage_since",
     "due_at",
     "fence",
+    "claims",
+    "claimed_by",
+    "park_reason",
+    "uncertain_since",
+    "not_before",
+    "resubmissions",
+    "erase_at",
+    "erased_at",
+    "refund_percent",
+    "retry_of",
+    "deleted_at",
     "created_at",
     "deadline_at",
     "updated_at",
@@ -57,7 +68,13 @@ def generation_of(row: RowMapping) -> Generation:
     """Returns the generation that a row holds."""
     output = None
     if row["output_key"] is not None:
-        output = Output(row["output_key"], row["output_size_bytes"], row["output_sha256"])
+        output = Output(
+            row["output_key"],
+            row["output_size_bytes"],
+            row["output_sha256"],
+            row["video_seconds"],
+            row["thumbnail_key"],
+        )
     failure = None
     if row["failure_code"] is not None:
         failure = Failure(FailureCode(row["failure_code"]), row["failure_message"])
@@ -83,6 +100,8 @@ def values_of(generation: Generation) -> dict[str, Any]:
         "output_key": output.key if output else None,
         "output_size_bytes": output.size_bytes if output else None,
         "output_sha256": output.sha256 if output else None,
+        "video_seconds": output.video_seconds if output else None,
+        "thumbnail_key": output.thumbnail_key if output else None,
         "failure_code": failure.code.value if failure else None,
         "failure_message": failure.message if failure else None,
     }

@@ -10,35 +10,47 @@ about another prediction or attempt, changes nothing and returns the same object
 | READY      | none: waits         | SUBMITTING; REFUNDING if too little time is left            |
 | SUBMITTING | create a prediction | RUNNING; READY if nothing was created; REFUNDING if refused |
 |            |                     | or if the outcome is still open at the deadline             |
-| RUNNING    | look at it          | ARCHIVING; REFUNDING if it failed; CANCELING at the deadline|
+| RUNNING    | look at it          | ARCHIVING; REFUNDING if it failed; READY if the provider's  |
+|            |                     | machines failed, once; CANCELING at the deadline            |
 | CANCELING  | cancel, look at it  | REFUNDING; ARCHIVING if it succeeded all the same           |
 | ARCHIVING  | copy the video      | COMMITTING; REFUNDING if the video is lost                  |
-| COMMITTING | commit the price    | COMPLETED                                                   |
-| REFUNDING  | refund the price    | FAILED                                                      |
+| COMMITTING | commit the price    | COMPLETED; CANCELED if it is what a cancel does not return  |
+| REFUNDING  | refund the price    | FAILED; CANCELED if the user canceled                       |
 
-A contrary answer of credits, or an effect that fails eight times for no outage, leads to PARKED,
-where an operator looks at it and the price stays reserved.
+The user's cancel leads from READY and from a submit of open outcome to REFUNDING, from RUNNING to
+CANCELING, and is obeyed elsewhere when the call under way is answered.
+
+A contrary answer of credits, an effect that fails eight times for no outage, or one that kills its
+worker again and again leads to PARKED, where an operator looks at it and the price stays reserved.
+
+What the provider says is in `following.py`, what several stages share in `moves.py`.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import assert_never
-from zlib import crc32
 
+from services.generation.cancellation import Verdict, judge_cancel, percent_of_cancel
 from services.generation.events import (
+    CancelRequested,
     CommitExpired,
     Committed,
     CreditsContradicted,
+    Deleted,
     EffectFailed,
     Event,
     OutputLost,
     OutputRenewed,
     OutputStored,
+    Poisoned,
     PredictionMissing,
     PredictionSeen,
     Refunded,
     Reserved,
     ReserveRefused,
+    Resumed,
+    SubmitAbsent,
     SubmitClaimed,
     SubmitDeferred,
     SubmitRefused,
@@ -46,19 +58,38 @@ from services.generation.events import (
     SubmitUnknown,
     Woken,
 )
-from services.generation.prediction import Prediction
+from services.generation.following import (
+    archive_answered,
+    look_again,
+    prediction_missing,
+    prediction_seen,
+    save_again,
+    submit_answered,
+    submit_claimed,
+)
+from services.generation.moves import (
+    after,
+    back_off,
+    backoff_s,
+    make_ready,
+    park,
+    refund,
+    uncertain,
+)
 from services.generation.state import Failure, FailureCode, Generation, Request, Stage
 from services.generation.timing import Timing
 
-__all__ = ["begin", "step"]
+__all__ = ["begin", "resumable", "step"]
 
 DEFECTS_MAX = 8
 """An effect that fails so often in a row, and not for an outage, is parked."""
-MISSING_MAX = 2
-"""A prediction that the provider denies so often, a minute after its create, is gone."""
-ATTEMPTS_MAX = 100
-"""A generation whose submission was put off so often is refunded; addresses count to 999."""
-MESSAGE_CHARACTERS_MAX = 500
+
+_RESERVE_TIMEOUT = "The credits could not be reserved in time. You were not charged; try again."
+_GIVEN_UP = "It could not be finished. You were not charged; try again."
+_REFUSALS = {
+    FailureCode.INSUFFICIENT_CREDITS: "You have too few credits for this video.",
+    FailureCode.ACCOUNT_NOT_FOUND: "You have no account yet.",
+}
 
 
 def begin(
@@ -68,6 +99,7 @@ def begin(
     price_credits: int,
     now: datetime,
     timing: Timing,
+    retry_of: str | None = None,
 ) -> Generation:
     """Returns a new generation, already claimed by whoever creates it to reserve the price."""
     return Generation(
@@ -77,11 +109,12 @@ def begin(
         price_credits=price_credits,
         stage=Stage.RESERVING,
         stage_since=now,
-        due_at=_after(now, timing.credits_lease_s),
+        due_at=after(now, timing.credits_lease_s),
         fence=1,
         created_at=now,
-        deadline_at=_after(now, timing.deadline_s),
+        deadline_at=after(now, timing.deadline_s),
         updated_at=now,
+        retry_of=retry_of,
     )
 
 
@@ -101,7 +134,23 @@ def step(generation: Generation, event: Event, now: datetime, timing: Timing) ->
         )
     if _visible(changed) != _visible(generation):
         changed = replace(changed, version=generation.version + 1, updated_at=now)
-    return replace(changed, fence=generation.fence + 1)
+    return replace(changed, fence=generation.fence + 1, claims=0)
+
+
+def resumable(generation: Generation) -> Collection[Stage]:
+    """Returns the stages at which a parked generation can go on; none if it is not parked."""
+    match generation.parked_from:
+        case None:
+            return ()
+        case Stage.RESERVING:
+            # Whether there is anything to give back, only the repeated Reserve can tell; it leads
+            # to the refund by itself, since it took too long.
+            return (Stage.RESERVING,)
+        case Stage.REFUNDING if generation.output is not None:
+            # If credits say that it was committed, there is a video to it.
+            return (Stage.REFUNDING, Stage.COMMITTING)
+        case parked_from:
+            return tuple(dict.fromkeys((parked_from, Stage.REFUNDING)))
 
 
 def _next(g: Generation, event: Event, now: datetime, timing: Timing) -> Generation:
@@ -110,36 +159,29 @@ def _next(g: Generation, event: Event, now: datetime, timing: Timing) -> Generat
         case Reserved() | ReserveRefused():
             return _reserve_answered(g, event, now, timing)
         case SubmitClaimed():
-            return _submit_claimed(g, now, timing)
-        case Submitted() | SubmitRefused() | SubmitDeferred() | SubmitUnknown():
-            return _submit_answered(g, event, now, timing)
+            return submit_claimed(g, now, timing)
+        case Submitted() | SubmitRefused() | SubmitDeferred() | SubmitUnknown() | SubmitAbsent():
+            return submit_answered(g, event, now, timing)
         case PredictionSeen():
-            return _prediction_seen(g, event.prediction, event.poll_after_s, now, timing)
+            return prediction_seen(g, event, now, timing)
         case PredictionMissing():
-            return _prediction_missing(g, event, now, timing)
+            return prediction_missing(g, event, now, timing)
         case OutputStored() | OutputRenewed() | OutputLost():
-            return _archive_answered(g, event, now, timing)
-        case Committed() | CommitExpired():
-            if g.stage is not Stage.COMMITTING:
-                return g
-            charged = g.price_credits if isinstance(event, Committed) else 0
-            return replace(
-                g,
-                stage=Stage.COMPLETED,
-                due_at=None,
-                charged_credits=charged,
-                progress_percent=100,
-            )
-        case Refunded():
-            if g.stage is not Stage.REFUNDING:
-                return g
-            return replace(g, stage=Stage.FAILED, due_at=None)
-        case CreditsContradicted():
-            if g.stage not in (Stage.RESERVING, Stage.COMMITTING, Stage.REFUNDING):
-                return g
-            return _park(g)
+            return archive_answered(g, event, now, timing)
+        case Committed() | CommitExpired() | Refunded() | CreditsContradicted():
+            return _settled(g, event, now, timing)
+        case CancelRequested():
+            return _cancel_requested(g, event, now)
+        case Deleted():
+            return _deleted(g, now)
+        case Resumed():
+            return _resumed(g, event, now, timing)
         case EffectFailed():
             return _effect_failed(g, event, now, timing)
+        case Poisoned():
+            return (
+                g if g.due_at is None else park(g, "it was begun again and again, and never ended")
+            )
         case Woken():
             return _woken(g, now, timing)
         case unreachable:
@@ -153,10 +195,10 @@ def _reserve_answered(
         return g
     match event:
         case Reserved(is_open=is_open):
-            late = now > _after(g.created_at, timing.reserve_limit_s)
+            late = now > after(g.created_at, timing.reserve_limit_s)
             if late or not is_open:
-                return _refund(g, FailureCode.RESERVE_TIMEOUT, _RESERVE_TIMEOUT, now)
-            return _ready(g, now, timing)
+                return refund(g, FailureCode.RESERVE_TIMEOUT, _RESERVE_TIMEOUT, now)
+            return make_ready(g, now, timing)
         case ReserveRefused(code=code, available=available):
             failure = Failure(code, _REFUSALS[code])
             return replace(
@@ -170,146 +212,93 @@ def _reserve_answered(
             assert_never(unreachable)
 
 
-def _submit_claimed(g: Generation, now: datetime, timing: Timing) -> Generation:
-    if g.stage is not Stage.READY:
-        return g
-    due_at = _after(now, timing.provider_lease_s)
-    return replace(g, stage=Stage.SUBMITTING, attempt=g.attempt + 1, due_at=due_at)
-
-
-def _submit_answered(
+def _settled(
     g: Generation,
-    event: Submitted | SubmitRefused | SubmitDeferred | SubmitUnknown,
+    event: Committed | CommitExpired | Refunded | CreditsContradicted,
     now: datetime,
     timing: Timing,
 ) -> Generation:
-    if g.stage is not Stage.SUBMITTING or event.attempt != g.attempt:
-        return g
+    # What has become of the money is so also for a generation that was parked meanwhile.
+    stage = g.parked_from if g.stage is Stage.PARKED else g.stage
     match event:
-        case Submitted(prediction=prediction):
-            running = replace(
-                g, stage=Stage.RUNNING, job_id=prediction.job_id, submitted_at=now, due_at=now
+        case CreditsContradicted(reason=reason):
+            if g.stage not in (Stage.RESERVING, Stage.COMMITTING, Stage.REFUNDING):
+                return g
+            return park(g, f"credits answered {reason}")
+        case Committed() | CommitExpired() if stage is Stage.COMMITTING:
+            ended = replace(
+                g,
+                due_at=None,
+                parked_from=None,
+                park_reason=None,
+                charged_credits=g.charge_credits if isinstance(event, Committed) else 0,
             )
-            # The first news of a prediction may be its last: a webhook that found a lost create.
-            return _prediction_seen(running, prediction, 0.0, now, timing)
-        case SubmitRefused(message=message):
-            return _refund(g, FailureCode.INPUT_REJECTED, message, now)
-        case SubmitDeferred():
-            return _ready(g, now, timing)
-        case SubmitUnknown():
-            return _uncertain(g, now)
+            if g.refund_percent is not None:
+                return replace(ended, stage=Stage.CANCELED)
+            kept_s = timing.retention_s
+            return replace(
+                ended,
+                stage=Stage.COMPLETED,
+                progress_percent=100,
+                erase_at=None if kept_s is None else after(now, kept_s),
+            )
+        case Refunded() if stage is Stage.REFUNDING:
+            return replace(
+                g,
+                stage=Stage.FAILED if g.refund_percent is None else Stage.CANCELED,
+                due_at=None,
+                parked_from=None,
+                park_reason=None,
+                # A video that was copied, and then given up, is nobody's.
+                erase_at=None if g.provider_ended_at is None else now,
+            )
+        case Committed() | CommitExpired() | Refunded():
+            return g
         case unreachable:
             assert_never(unreachable)
 
 
-def _ready(g: Generation, now: datetime, timing: Timing) -> Generation:
-    """Lets it wait for a place at the provider while there is time."""
-    latest = g.deadline_at - timedelta(seconds=timing.submit_margin_s)
-    if now >= latest or g.attempt >= ATTEMPTS_MAX:
-        return _refund(g, FailureCode.QUEUE_TIMEOUT, _QUEUE_TIMEOUT, now)
-    return replace(g, stage=Stage.READY, due_at=latest)
-
-
-def _uncertain(g: Generation, now: datetime) -> Generation:
-    """Waits for a webhook to tell of the prediction; never submits again."""
-    if now >= g.deadline_at:
-        return _refund(g, FailureCode.SUBMIT_UNCERTAIN, _SUBMIT_UNCERTAIN, now)
-    return replace(g, due_at=g.deadline_at)
-
-
-def _prediction_seen(
-    g: Generation, prediction: Prediction, poll_after_s: float, now: datetime, timing: Timing
-) -> Generation:
-    if g.job_id != prediction.job_id:
+def _cancel_requested(g: Generation, event: CancelRequested, now: datetime) -> Generation:
+    if judge_cancel(g) is not Verdict.ACCEPTED:
         return g
-    followed = g.parked_from if g.stage is Stage.PARKED else g.stage
-    if followed not in (Stage.RUNNING, Stage.CANCELING):
+    return _obeying(replace(g, refund_percent=percent_of_cancel(g, event.policy)), now)
+
+
+def _obeying(g: Generation, now: datetime) -> Generation:
+    """Returns a canceled generation where its cancel leads; a call under way is awaited first."""
+    if g.stage is Stage.RUNNING:
+        return replace(g, stage=Stage.CANCELING, due_at=now)
+    if g.stage is Stage.READY or (g.stage is Stage.SUBMITTING and g.uncertain_since is not None):
+        return refund(g, FailureCode.CANCELED, "", now)
+    return g
+
+
+def _deleted(g: Generation, now: datetime) -> Generation:
+    if not g.stage.is_final or g.deleted_at is not None:
         return g
-    if prediction.is_final:
-        # The end is news also to a generation that was parked because looking kept failing.
-        return _prediction_ended(replace(g, parked_from=None), prediction, now)
-    if g.stage is Stage.PARKED:
+    # What was being copied may have left files, whatever came of it.
+    has_files = g.provider_ended_at is not None and g.erased_at is None
+    return replace(g, deleted_at=now, erase_at=now if has_files else None)
+
+
+def _resumed(g: Generation, event: Resumed, now: datetime, timing: Timing) -> Generation:
+    stage = event.stage or g.parked_from
+    if g.stage is not Stage.PARKED or stage is None or stage not in resumable(g):
         return g
-    seen = replace(
-        g,
-        # Webhooks come late and out of order, so what is known to run does not go back to starting.
-        provider_status=(
-            g.provider_status if g.provider_status == "processing" else prediction.status
-        ),
-        progress_percent=max(g.progress_percent, min(prediction.progress_percent or 0, 99)),
-        started_at=g.started_at or prediction.started_at,
-        missing=0,
-        failures=0,
-        defects=0,
+    resumed = replace(
+        g, stage=stage, parked_from=None, park_reason=None, stage_since=now, due_at=now
     )
-    if seen.started_at is None and prediction.is_processing:
-        seen = replace(seen, started_at=now)
-    return _look_again(seen, max(timing.poll_s, poll_after_s) * _jitter(g), now, timing)
-
-
-def _prediction_ended(g: Generation, prediction: Prediction, now: datetime) -> Generation:
-    ended = replace(
-        g,
-        provider_status=prediction.status,
-        started_at=g.started_at or prediction.started_at,
-    )
-    if prediction.status == "succeeded":
-        if prediction.output_url is None:
-            if prediction.data_removed:
-                return _refund(ended, FailureCode.OUTPUT_LOST, _OUTPUT_REMOVED, now)
-            return _refund(ended, FailureCode.MODEL_FAILED, _NO_OUTPUT, now)
-        # The video exists, so it is saved and paid, even if we had given up waiting for it.
-        return replace(
-            ended,
-            stage=Stage.ARCHIVING,
-            due_at=now,
-            output_url=prediction.output_url,
-            provider_ended_at=now,
-            failure=None,
-        )
-    message = prediction.error or _ENDED.get(prediction.status, _NO_OUTPUT)
-    return _refund(ended, FailureCode.MODEL_FAILED, message, now)
-
-
-def _prediction_missing(
-    g: Generation, event: PredictionMissing, now: datetime, timing: Timing
-) -> Generation:
-    if g.stage not in (Stage.RUNNING, Stage.CANCELING) or g.job_id != event.job_id:
-        return g
-    settled = _after(g.submitted_at or g.stage_since, timing.missing_grace_s)
-    missing = g.missing + 1 if now >= settled else 0
-    if missing >= MISSING_MAX:
-        return _refund(g, FailureCode.OUTPUT_LOST, _PREDICTION_GONE, now)
-    return _look_again(replace(g, missing=missing), timing.poll_s, now, timing)
-
-
-def _look_again(g: Generation, wait_s: float, now: datetime, timing: Timing) -> Generation:
-    """Sets when to look at a prediction again, or ends the waiting at the deadline."""
-    if g.stage is Stage.CANCELING:
-        limit = _after(g.stage_since, timing.cancel_limit_s)
-        if now >= limit:
-            return replace(g, stage=Stage.REFUNDING, due_at=now)
-        return replace(g, due_at=min(_after(now, wait_s), limit))
-    if now >= g.deadline_at:
-        failure = Failure(FailureCode.MODEL_TIMED_OUT, _MODEL_TIMED_OUT)
-        return replace(g, stage=Stage.CANCELING, due_at=now, failure=failure)
-    return replace(g, due_at=min(_after(now, wait_s), g.deadline_at))
-
-
-def _archive_answered(
-    g: Generation, event: OutputStored | OutputRenewed | OutputLost, now: datetime, timing: Timing
-) -> Generation:
-    if g.stage is not Stage.ARCHIVING or g.job_id != event.job_id:
-        return g
-    match event:
-        case OutputStored(output=output):
-            return replace(g, stage=Stage.COMMITTING, due_at=now, output=output)
-        case OutputRenewed(output_url=output_url):
-            return _save_again(replace(g, output_url=output_url), now, timing)
-        case OutputLost(message=message):
-            return _refund(g, FailureCode.OUTPUT_LOST, message, now)
-        case unreachable:
-            assert_never(unreachable)
+    match stage:
+        case Stage.REFUNDING:
+            return refund(resumed, FailureCode.MODEL_FAILED, _GIVEN_UP, now)
+        case Stage.READY:
+            return make_ready(resumed, now, timing)
+        case Stage.SUBMITTING:
+            return uncertain(resumed, now)
+        case Stage.COMMITTING:
+            return replace(resumed, failure=None) if g.refund_percent is None else resumed
+        case _:
+            return resumed if g.refund_percent is None else _obeying(resumed, now)
 
 
 def _effect_failed(g: Generation, event: EffectFailed, now: datetime, timing: Timing) -> Generation:
@@ -319,35 +308,28 @@ def _effect_failed(g: Generation, event: EffectFailed, now: datetime, timing: Ti
     match g.stage:
         case Stage.READY | Stage.SUBMITTING:
             return _woken(g, now, timing)
-        case Stage.PARKED | Stage.REJECTED | Stage.COMPLETED | Stage.FAILED:
+        case Stage.PARKED | Stage.REJECTED | Stage.COMPLETED | Stage.FAILED | Stage.CANCELED:
             return g
         case _ if failed.defects >= DEFECTS_MAX:
-            return _park(failed)
+            return park(failed, f"its effect failed {DEFECTS_MAX} times; the log says how")
         case Stage.RESERVING | Stage.COMMITTING | Stage.REFUNDING:
-            return _back_off(failed, now, timing)
+            return back_off(failed, now, timing)
         case Stage.RUNNING | Stage.CANCELING:
             again = replace(failed, failures=g.failures + 1)
-            return _look_again(again, max(timing.poll_s, _backoff_s(g, timing)), now, timing)
+            return look_again(again, max(timing.poll_s, backoff_s(g, timing)), now, timing)
         case Stage.ARCHIVING:
-            return _save_again(failed, now, timing)
+            return save_again(failed, now, timing)
         case unreachable:
             assert_never(unreachable)
-
-
-def _save_again(g: Generation, now: datetime, timing: Timing) -> Generation:
-    """Tries again to save the video for as long as the provider keeps it."""
-    if now >= _after(g.provider_ended_at or g.stage_since, timing.archive_limit_s):
-        return _refund(g, FailureCode.OUTPUT_LOST, _OUTPUT_REMOVED, now)
-    return _back_off(g, now, timing)
 
 
 def _woken(g: Generation, now: datetime, timing: Timing) -> Generation:
     match g.stage:
         case Stage.READY:
-            return _ready(g, now, timing)
+            return make_ready(g, now, timing)
         case Stage.SUBMITTING:
             # Whoever had the lease died with the answer; the prediction may exist.
-            return _uncertain(g, now)
+            return uncertain(g, now)
         case (
             Stage.RESERVING
             | Stage.RUNNING
@@ -359,41 +341,11 @@ def _woken(g: Generation, now: datetime, timing: Timing) -> Generation:
             | Stage.REJECTED
             | Stage.COMPLETED
             | Stage.FAILED
+            | Stage.CANCELED
         ):
             return g
         case unreachable:
             assert_never(unreachable)
-
-
-def _refund(g: Generation, code: FailureCode, message: str, now: datetime) -> Generation:
-    # What was decided first stands: a job canceled at its deadline timed out, however it ended.
-    failure = g.failure or Failure(code, message[:MESSAGE_CHARACTERS_MAX])
-    return replace(g, stage=Stage.REFUNDING, due_at=now, failure=failure)
-
-
-def _park(g: Generation) -> Generation:
-    return replace(g, stage=Stage.PARKED, parked_from=g.stage, due_at=None)
-
-
-def _back_off(g: Generation, now: datetime, timing: Timing) -> Generation:
-    return replace(g, failures=g.failures + 1, due_at=_after(now, _backoff_s(g, timing)))
-
-
-def _backoff_s(g: Generation, timing: Timing) -> float:
-    # The exponent is bounded, or an outage of days would overflow the float.
-    # A defect waits longer, so that eight of them, which park, are minutes and not seconds.
-    doublings = max(g.failures, g.defects + 2 if g.defects else 0)
-    backoff_s: float = timing.backoff_min_s * 2 ** min(doublings, 16)
-    return min(backoff_s, timing.backoff_max_s) * _jitter(g)
-
-
-def _jitter(g: Generation) -> float:
-    """Returns a factor of 0.8 to 1.2 that differs between generations and between tries."""
-    return 0.8 + 0.4 * (crc32(f"{g.generation_id}{g.fence}".encode()) % 1000) / 1000
-
-
-def _after(moment: datetime, seconds: float) -> datetime:
-    return moment + timedelta(seconds=seconds)
 
 
 def _visible(g: Generation) -> tuple[object, ...]:
@@ -404,24 +356,10 @@ def _visible(g: Generation) -> tuple[object, ...]:
         g.failure,
         g.job_id,
         g.attempt,
+        g.refund_percent,
         g.charged_credits,
         g.submitted_at,
         g.started_at,
+        g.erased_at,
+        g.deleted_at,
     )
-
-
-_RESERVE_TIMEOUT = "The credits could not be reserved in time. You were not charged; try again."
-_QUEUE_TIMEOUT = "It waited too long for its turn. You were not charged; try again."
-_SUBMIT_UNCERTAIN = "The provider did not confirm the job. You were not charged; try again."
-_MODEL_TIMED_OUT = "The model took too long. You were not charged; try again."
-_NO_OUTPUT = "The model made no video. You were not charged; try again."
-_OUTPUT_REMOVED = "The video could not be saved in time. You were not charged; try again."
-_PREDICTION_GONE = "The provider lost the job. You were not charged; try again."
-_ENDED = {
-    "canceled": "The provider stopped the job. You were not charged; try again.",
-    "aborted": "The provider never started the job. You were not charged; try again.",
-}
-_REFUSALS = {
-    FailureCode.INSUFFICIENT_CREDITS: "You have too few credits for this video.",
-    FailureCode.ACCOUNT_NOT_FOUND: "You have no account yet.",
-}

@@ -23,6 +23,7 @@ from services.runtime.channel import invoke
 from services.runtime.errors import (
     Conflict,
     DeadlineExceeded,
+    NotAllowed,
     Overloaded,
     ServiceError,
     ServiceFailed,
@@ -32,7 +33,7 @@ from services.runtime.telemetry import get_logger
 
 __all__ = ["CREDITS_DEADLINES_S", "Settlement"]
 
-CREDITS_DEADLINES_S = {"Reserve": 5.0, "Commit": 5.0, "Refund": 5.0}
+CREDITS_DEADLINES_S = {"GetBalance": 2.0, "Reserve": 5.0, "Commit": 5.0, "Refund": 5.0}
 RESERVATION_TTL_S = 7 * 86_400
 """Longer than every way in which a generation can end."""
 
@@ -44,6 +45,18 @@ class Settlement:
 
     def __init__(self, stub: "credits_pb2_grpc.CreditsServiceAsyncStub") -> None:
         self._stub = stub
+
+    async def available(self, user_id: str) -> int:
+        """Returns the credits that a user can spend now; raises Unavailable if nobody can say."""
+        try:
+            balance = await invoke(
+                self._stub.GetBalance, credits_pb2.GetBalanceRequest(user_id=user_id)
+            )
+        except (Unavailable, DeadlineExceeded, Overloaded, ServiceFailed) as error:
+            raise Unavailable(
+                "CREDITS_UNAVAILABLE", "The balance cannot be read now; repeat the call."
+            ) from error
+        return int(balance.available_credits)
 
     async def reserve(self, generation: Generation) -> Event:
         """Sets the price aside."""
@@ -78,7 +91,7 @@ class Settlement:
         request = credits_pb2.CommitRequest(
             user_id=generation.user_id,
             reservation_id=generation.generation_id,
-            credits=generation.price_credits,
+            credits=generation.charge_credits,
         )
 
         async def move() -> Event:
@@ -95,10 +108,11 @@ class Settlement:
 
     async def refund(self, generation: Generation) -> Event:
         """Gives the price back."""
+        is_failure = generation.refund_percent is None
         request = credits_pb2.RefundRequest(
             user_id=generation.user_id,
             reservation_id=generation.generation_id,
-            reason="Generation failed - refund",
+            reason=f"Generation {'failed' if is_failure else 'canceled'} - refund",
         )
 
         async def move() -> Event:
@@ -117,6 +131,10 @@ async def _settle(
     try:
         return await move()
     except (Unavailable, DeadlineExceeded, Overloaded, Conflict):
+        return EffectFailed(generation.stage, is_outage=True)
+    except NotAllowed:
+        # A wrong certificate concerns every generation, and none would be helped by being parked.
+        logger.exception("credits does not take our calls")
         return EffectFailed(generation.stage, is_outage=True)
     except ServiceFailed:
         return EffectFailed(generation.stage, is_outage=False)

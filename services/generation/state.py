@@ -50,6 +50,7 @@ class Stage(StrEnum):
     REJECTED = "REJECTED"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELED = "CANCELED"
 
     @property
     def is_final(self) -> bool:
@@ -57,7 +58,7 @@ class Stage(StrEnum):
         return self in _ENDS
 
 
-_ENDS = frozenset({Stage.REJECTED, Stage.COMPLETED, Stage.FAILED})
+_ENDS = frozenset({Stage.REJECTED, Stage.COMPLETED, Stage.FAILED, Stage.CANCELED})
 
 
 class FailureCode(StrEnum):
@@ -72,6 +73,7 @@ class FailureCode(StrEnum):
     OUTPUT_LOST = "OUTPUT_LOST"
     INSUFFICIENT_CREDITS = "INSUFFICIENT_CREDITS"
     ACCOUNT_NOT_FOUND = "ACCOUNT_NOT_FOUND"
+    CANCELED = "CANCELED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,9 @@ class Output:
     key: str
     size_bytes: int
     sha256: str
+    video_seconds: float | None = None
+    thumbnail_key: str | None = None
+    """A still of it in our storage; None if none could be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +130,22 @@ class Generation:
     updated_at: datetime
     version: int = 1
     """Counts the changes that a user can see."""
+    claims: int = 0
+    """How often its effect was begun since one last ended: many mean that it kills its worker."""
+    claimed_by: str | None = None
+    """The replica that claimed it last."""
     failures: int = 0
     """Failures of the present stage's effect in a row, whatever their cause."""
     defects: int = 0
     """Those of them that no outage explains."""
     attempt: int = 0
     """How often it was submitted."""
+    uncertain_since: datetime | None = None
+    """Since when it is open whether the present attempt made a prediction."""
+    not_before: datetime | None = None
+    """When it may be submitted at the earliest; None = at once."""
+    resubmissions: int = 0
+    """How many attempts followed one that had been taken, or may have been; at most one."""
     job_id: str | None = None
     """The provider's id of the prediction that this generation uses."""
     provider_status: str | None = None
@@ -140,17 +155,35 @@ class Generation:
     """How often in a row the provider said that it does not know the prediction."""
     parked_from: Stage | None = None
     """The stage that it was parked in."""
+    park_reason: str | None = None
+    """Why, for operators."""
     progress_percent: int = 0
     output_url: str | None = None
     """Where the provider keeps the video."""
     output: Output | None = None
+    erase_at: datetime | None = None
+    """When its files are to be removed; None = never, or done."""
+    erased_at: datetime | None = None
     failure: Failure | None = None
     rejected_available: int | None = None
     """The credits that were available when the reservation was refused for want of them."""
+    refund_percent: int | None = None
+    """The share of the price that the user's cancel gives back; None = not canceled."""
     charged_credits: int = 0
+    retry_of: str | None = None
+    """The generation that this one makes again."""
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+    @property
+    def charge_credits(self) -> int:
+        """What a commit spends: the price, or what the user's cancel does not give back."""
+        if self.refund_percent is None:
+            return self.price_credits
+        # In the user's favor: what cannot be divided is given back.
+        return self.price_credits * (100 - self.refund_percent) // 100
 
     @property
     def status(self) -> Status:
@@ -172,5 +205,7 @@ def status_of(stage: Stage, *, begun: bool = False) -> Status:
             return Status.COMPLETED
         case Stage.FAILED | Stage.REJECTED:
             return Status.FAILED
+        case Stage.CANCELED:
+            return Status.CANCELED
         case unreachable:
             assert_never(unreachable)

@@ -6,15 +6,18 @@ reads in `history.py`.
 """
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Table, bindparam, case, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.generation import tables
+from services.generation.allowance import allowed, too_many_unfinished
+from services.generation.bookings import Bookings, insert_into
 from services.generation.commands import (
     Answer,
     AttemptRecord,
@@ -25,28 +28,43 @@ from services.generation.commands import (
     Delivered,
     Happen,
 )
-from services.generation.deliveries import Disposition, rule
-from services.generation.events import Event, PredictionSeen, Submitted, is_plan
-from services.generation.prediction import FINAL_STATUSES, Prediction
+from services.generation.deliveries import Disposition, is_echo, rule
+from services.generation.events import (
+    Event,
+    PredictionSeen,
+    Source,
+    Submitted,
+    SubmitUnknown,
+    is_plan,
+)
+from services.generation.prediction import Prediction
 from services.generation.rows import generation_of, values_of
 from services.generation.saga import begin, step
-from services.generation.state import Generation, Stage
+from services.generation.state import Generation
 from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
+from services.runtime.failpoints import failpoint
 from services.runtime.group_commit import GroupCommit
 
 __all__ = ["Store", "transition", "write_back"]
 
-ANSWER_BYTES_MAX = 64 * 1024
 BATCH_MAX = 128
 
 
 class Store:
-    """The writer of generations. `on_change` is called after every durable change."""
+    """The writer of generations. `on_change` is called after every durable change.
+
+    A user has at most `unfinished_max` generations that have not ended; None for any number.
+    """
 
     def __init__(
-        self, database: Database, timing: Timing, on_change: Callable[[Generation], None]
+        self,
+        database: Database,
+        timing: Timing,
+        on_change: Callable[[Generation], None],
+        unfinished_max: int | None = None,
     ) -> None:
+        self._unfinished_max = unfinished_max
         self._timing = timing
         self._on_change = on_change
         self.writer: GroupCommit[Command, Answer] = GroupCommit(
@@ -54,7 +72,10 @@ class Store:
         )
 
     async def begin(self, command: Begin) -> Begun:
-        """Returns the generation of an id, created if the id is new."""
+        """Returns the generation of an id, created if the id is new.
+
+        Raises Overloaded if the id is new and the user has as many unfinished ones as allowed.
+        """
         begun = await self.writer.submit(command)
         assert isinstance(begun, Begun)
         if begun.created:
@@ -65,6 +86,7 @@ class Store:
         """Returns a generation after its step; raises LookupError if there is none of that id."""
         generation = await self.writer.submit(command)
         assert isinstance(generation, Generation)
+        failpoint("batch.after_commit")
         self._on_change(generation)
         return generation
 
@@ -79,19 +101,27 @@ class Store:
     async def _apply(
         self, connection: AsyncConnection, commands: Sequence[Command]
     ) -> Sequence[Answer | Exception]:
-        batch = _Batch(connection, self._timing)
+        batch = _Batch(connection, self._timing, self._unfinished_max)
         await batch.load(commands)
         answers = [batch.take(command) for command in commands]
         await batch.write()
+        failpoint("batch.before_commit")
+        if any(isinstance(command, Begin) for command in commands):
+            failpoint("create.before_commit")
+        if any(isinstance(command, Deliver) for command in commands):
+            failpoint("event.before_commit")
         return answers
 
 
 class _Batch:
     """One database transaction's worth of commands: load and lock, decide, write."""
 
-    def __init__(self, connection: AsyncConnection, timing: Timing) -> None:
+    def __init__(
+        self, connection: AsyncConnection, timing: Timing, unfinished_max: int | None
+    ) -> None:
         self._connection = connection
         self._timing = timing
+        self._unfinished_max = unfinished_max
         self._created: set[str] = set()
         self._fresh_events: set[tuple[str, str, str, int]] = set()
         self._before: dict[str, Generation] = {}
@@ -99,9 +129,6 @@ class _Batch:
         self._booked: dict[str, str] = {}
         self._seeds: dict[tuple[str, int], int] = {}
         self._transitions: list[dict[str, Any]] = []
-        self._records: list[dict[str, Any]] = []
-        self._predictions: dict[str, dict[str, Any]] = {}
-        self._orphaned: set[str] = set()
         self._dispositions: list[dict[str, Any]] = []
 
     async def load(self, commands: Sequence[Command]) -> None:
@@ -109,9 +136,14 @@ class _Batch:
         self._now = await read_clock(self._connection)
         begins = {c.generation_id: c for c in reversed(commands) if isinstance(c, Begin)}
         delivers = [c for c in commands if isinstance(c, Deliver)]
+        told = {p.job_id for c in commands if (p := _prediction_in(c)) is not None}
+        if begins and self._unfinished_max is not None:
+            # The first that came, first.
+            arrived = list(begins.values())[::-1]
+            begins = await allowed(self._connection, arrived, self._unfinished_max)
         await self._insert_begun(begins)
         await self._insert_events(delivers)
-        await self._load_booked(delivers)
+        await self._load_booked(told)
         wanted = {c.generation_id for c in commands if c.generation_id} | set(self._booked.values())
         rows = await self._connection.execute(
             select(tables.generations)
@@ -123,15 +155,19 @@ class _Batch:
             self._before[row["generation_id"]] = generation_of(row)
         self._now_is = dict(self._before)
         # Another replica may have booked a prediction until the locks were ours.
-        await self._load_booked(delivers)
+        await self._load_booked(told)
         await self._load_seeds(delivers)
         self._now = await read_clock(self._connection)
+        self._bookings = Bookings(self._timing, self._now)
 
     def take(self, command: Command) -> Answer | Exception:
         """Returns the answer to one command; the next one sees what it changed."""
         match command:
             case Begin():
-                generation = self._now_is[command.generation_id]
+                generation = self._now_is.get(command.generation_id)
+                if generation is None:
+                    assert self._unfinished_max is not None, "else it was created"
+                    return too_many_unfinished(self._unfinished_max)
                 created = command.generation_id in self._created
                 self._created.discard(command.generation_id)
                 return Begun(generation, created)
@@ -144,28 +180,7 @@ class _Batch:
         """Writes everything that the commands changed, a statement a table."""
         changed = [g for key, g in self._now_is.items() if g is not self._before[key]]
         await write_back(self._connection, changed, self._transitions)
-        if self._records:
-            await self._connection.execute(_SETTLE_ATTEMPT, self._records)
-        if self._predictions:
-            insert = _insert_into(self._connection, tables.predictions)
-            new, known = insert.excluded, tables.predictions.c
-            # Once adopted it stays so, until the generation gives it up.
-            adopted = case((new.role == "ADOPTED", new.role), else_=known.role)
-            await self._connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["job_id"],
-                    set_={"status": new.status, "ended_at": new.ended_at, "role": adopted},
-                    # What is known to have ended stays so, whatever arrives late.
-                    where=known.ended_at.is_(None),
-                ),
-                sorted(self._predictions.values(), key=lambda row: str(row["job_id"])),
-            )
-        if self._orphaned:
-            await self._connection.execute(
-                update(tables.predictions)
-                .where(tables.predictions.c.job_id.in_(self._orphaned))
-                .values(role="ORPHAN")
-            )
+        await self._bookings.write(self._connection)
         if self._dispositions:
             await self._connection.execute(_FILE_EVENT, self._dispositions)
 
@@ -173,11 +188,18 @@ class _Batch:
         generation = self._now_is.get(command.generation_id)
         if generation is None:
             return LookupError(f"no generation {command.generation_id}")
-        if command.record is not None:
-            self._record(command.generation_id, command.record)
-        if is_plan(command.event) and command.fence != generation.fence:
+        event, record = command.event, command.record
+        if is_plan(event) and command.fence != generation.fence:
             return generation
-        return self._step(generation, command.event)
+        if isinstance(event, Submitted):
+            owner = self._booked.get(event.prediction.job_id, generation.generation_id)
+            if owner != generation.generation_id:
+                # No two generations share a prediction, whatever the provider answers.
+                event = SubmitUnknown(event.attempt)
+                record = replace(record, state="UNKNOWN") if record is not None else None
+        if record is not None:
+            self._bookings.record(command.generation_id, record)
+        return self._step(generation, event)
 
     def _deliver(self, command: Deliver) -> Delivered:
         key = _event_key(command)
@@ -187,25 +209,32 @@ class _Batch:
         prediction = command.prediction
         owner = self._booked.get(prediction.job_id) if prediction else None
         generation = self._now_is.get(owner or command.generation_id)
+        seed = self._seeds.get((command.generation_id, command.attempt))
+        is_of_attempt = seed is not None and is_echo(prediction, seed)
         ruling = rule(
             prediction,
             generation,
             command.attempt,
             is_booked=owner is not None,
-            attempt_seed=self._seeds.get((command.generation_id, command.attempt)),
+            attempt_seed=seed,
         )
         disposition, after = ruling.disposition, generation
         if generation is not None and ruling.event is not None:
             after = self._step(generation, ruling.event)
             if after is not generation:
                 disposition = Disposition.APPLIED
-                if isinstance(ruling.event, Submitted):
-                    # The create's own answer may never come.
-                    self._record(
-                        generation.generation_id, AttemptRecord(command.attempt, "CREATED")
-                    )
-        if ruling.event is None and generation is not None and prediction is not None:
-            self._book(prediction, generation.generation_id, command.attempt, "ORPHAN")
+        if generation is not None and prediction is not None:
+            if owner is not None:
+                self._bookings.see(prediction, Source.WEBHOOK)
+            elif ruling.event is None:
+                self._book(
+                    prediction, generation.generation_id, command.attempt, Source.WEBHOOK, "ORPHAN"
+                )
+            if owner is None and is_of_attempt:
+                # The create's own answer may never come.
+                self._bookings.record(
+                    generation.generation_id, AttemptRecord(command.attempt, "CREATED")
+                )
         self._dispositions.append(_event_columns(key) | {"new_disposition": disposition.value})
         return Delivered(disposition, after if after is not generation else None)
 
@@ -213,55 +242,32 @@ class _Batch:
         """Returns the generation after `event`, and notes all that is to be written with it."""
         after = step(generation, event, self._now, self._timing)
         match event:
-            case Submitted(attempt=attempt, prediction=prediction):
-                adopted = after.job_id == prediction.job_id
-                role = "ADOPTED" if adopted else "ORPHAN"
-                self._book(prediction, generation.generation_id, attempt, role)
-            case PredictionSeen(prediction=prediction) if (
-                after.job_id == prediction.job_id
-                and generation.provider_status != prediction.status
+            case Submitted(attempt=attempt, prediction=prediction, source=source):
+                if generation.job_id == prediction.job_id:
+                    self._bookings.see(prediction, source)
+                else:
+                    adopted = after.job_id == prediction.job_id
+                    role = "ADOPTED" if adopted else "ORPHAN"
+                    self._book(prediction, generation.generation_id, attempt, source, role)
+            case PredictionSeen(prediction=prediction, source=source) if (
+                generation.provider_status != prediction.status
             ):
-                self._book(prediction, generation.generation_id, generation.attempt, "ORPHAN")
+                self._bookings.see(prediction, source)
             case _:
                 pass
         if after is generation:
             return generation
         if after.stage is not generation.stage:
             self._transitions.append(transition(generation, after, event, self._now))
-            gave_up = generation.stage is Stage.CANCELING and after.stage is Stage.REFUNDING
-            if gave_up and after.provider_status not in FINAL_STATUSES and after.job_id is not None:
-                self._orphaned.add(after.job_id)
+            self._bookings.give_up(generation, after)
         self._now_is[after.generation_id] = after
         return after
 
-    def _book(self, prediction: Prediction, generation_id: str, attempt: int, role: str) -> None:
-        known = self._predictions.get(prediction.job_id)
-        if known is not None and known["ended_at"] is not None:
-            return
+    def _book(
+        self, prediction: Prediction, generation_id: str, attempt: int, source: Source, role: str
+    ) -> None:
         self._booked.setdefault(prediction.job_id, generation_id)
-        self._predictions[prediction.job_id] = {
-            "job_id": prediction.job_id,
-            "generation_id": generation_id,
-            "attempt": attempt,
-            "role": known["role"] if known is not None else role,
-            "status": prediction.status,
-            "first_seen_at": self._now,
-            "ended_at": self._now if prediction.is_final else None,
-        }
-
-    def _record(self, generation_id: str, record: AttemptRecord) -> None:
-        self._records.append(
-            {
-                "of_generation": generation_id,
-                "of_attempt": record.attempt,
-                "state": record.state,
-                "is_created": record.state == "CREATED",
-                "http_status": record.http_status,
-                "answer": record.answer[:ANSWER_BYTES_MAX] if record.answer is not None else None,
-                "detail": record.detail,
-                "settled_at": self._now,
-            }
-        )
+        self._bookings.book(prediction, generation_id, attempt, source, role)
 
     async def _insert_begun(self, begins: dict[str, Begin]) -> None:
         if not begins:
@@ -269,13 +275,19 @@ class _Batch:
         rows = [
             values_of(
                 begin(
-                    b.generation_id, b.user_id, b.request, b.price_credits, self._now, self._timing
+                    b.generation_id,
+                    b.user_id,
+                    b.request,
+                    b.price_credits,
+                    self._now,
+                    self._timing,
+                    b.retry_of,
                 )
             )
             for _, b in sorted(begins.items())
         ]
         created = await self._connection.execute(
-            _insert_into(self._connection, tables.generations)
+            insert_into(self._connection, tables.generations)
             .values(rows)
             .on_conflict_do_nothing(index_elements=["generation_id"])
             .returning(tables.generations.c.generation_id)
@@ -297,7 +309,7 @@ class _Batch:
         }
         columns = tables.prediction_events.c
         fresh = await self._connection.execute(
-            _insert_into(self._connection, tables.prediction_events)
+            insert_into(self._connection, tables.prediction_events)
             .values([rows[key] for key in sorted(rows)])
             .on_conflict_do_nothing()
             .returning(
@@ -306,9 +318,9 @@ class _Batch:
         )
         self._fresh_events = {tuple(row) for row in fresh}
 
-    async def _load_booked(self, delivers: Sequence[Deliver]) -> None:
-        """Learns which generations the delivered predictions are booked for."""
-        job_ids = {d.prediction.job_id for d in delivers if d.prediction} - self._booked.keys()
+    async def _load_booked(self, told: AbstractSet[str]) -> None:
+        """Learns which generations the predictions that were told of are booked for."""
+        job_ids = told - self._booked.keys()
         if job_ids:
             columns = tables.predictions.c
             found = await self._connection.execute(
@@ -362,12 +374,6 @@ def transition(
 _UPDATE = update(tables.generations).where(
     tables.generations.c.generation_id == bindparam("of_generation")
 )
-_SETTLE_ATTEMPT = update(tables.attempts).where(
-    tables.attempts.c.generation_id == bindparam("of_generation"),
-    tables.attempts.c.attempt == bindparam("of_attempt"),
-    # That it was created is not unlearned: a webhook may have told before the answer was lost.
-    or_(tables.attempts.c.state != "CREATED", bindparam("is_created")),
-)
 _FILE_EVENT = (
     update(tables.prediction_events)
     .where(
@@ -380,6 +386,16 @@ _FILE_EVENT = (
 )
 
 
+def _prediction_in(command: Command) -> Prediction | None:
+    match command:
+        case Deliver(prediction=prediction):
+            return prediction
+        case Happen(event=Submitted(prediction=prediction)):
+            return prediction
+        case _:
+            return None
+
+
 def _event_key(command: Deliver) -> tuple[str, str, str, int]:
     digest = sha256(command.body).hexdigest()
     return (command.webhook_id, digest, command.generation_id, command.attempt)
@@ -388,10 +404,3 @@ def _event_key(command: Deliver) -> tuple[str, str, str, int]:
 def _event_columns(key: tuple[str, str, str, int], prefix: str = "of_") -> dict[str, Any]:
     names = ("webhook_id", "body_sha256", "generation_id", "attempt")
     return {prefix + name: value for name, value in zip(names, key, strict=True)}
-
-
-def _insert_into(connection: AsyncConnection, table: Table) -> Any:
-    """Returns an INSERT that knows ON CONFLICT, which the two dialects spell alike."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table)
-    return postgresql.insert(table)

@@ -1,6 +1,6 @@
 """How long everything may take."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 __all__ = ["FAST", "Timing"]
 
@@ -35,14 +35,22 @@ class Timing:
     """How long after the provider's end the video can be saved; the provider keeps it an hour."""
     backoff_min_s: float = 0.25
     backoff_max_s: float = 60.0
-
-    def adjusted(self, *, poll_s: float | None, deadline_s: float | None) -> "Timing":
-        """Returns these durations with those that are given changed."""
-        return replace(
-            self,
-            poll_s=self.poll_s if poll_s is None else poll_s,
-            deadline_s=self.deadline_s if deadline_s is None else deadline_s,
-        )
+    search_delays_s: tuple[float, ...] = (5.0, 15.0, 30.0, 60.0, 120.0)
+    """When a lost create is looked for, after it was lost; then again and again after the last."""
+    search_lease_s: float = 120.0
+    """How long one search of the provider's list may be under way before another may begin."""
+    search_grace_s: float = 180.0
+    """How much later than its create a prediction may appear in the provider's list."""
+    search_limit_s: float = 3600.0
+    """How long a lost create is looked for: as long as the provider keeps its input."""
+    orphan_limit_s: float = 3600.0
+    """How long a prediction that nobody uses is followed; its own deadline ends it before."""
+    probe_s: float = 60.0
+    """After an error that an operator must see to, one create a minute is tried."""
+    trouble_pause_s: float = 30.0
+    """How long creates pause after several in a row had no answer."""
+    retention_s: float | None = None
+    """How long a video is kept; None = until it is deleted."""
 
 
 FAST = Timing(
@@ -56,5 +64,10 @@ FAST = Timing(
     poll_s=0.2,
     missing_grace_s=3.0,
     cancel_limit_s=5.0,
+    search_delays_s=(0.5, 1.0, 2.0, 4.0),
+    search_lease_s=6.0,
+    search_grace_s=3.0,
+    probe_s=2.0,
+    trouble_pause_s=1.0,
 )
 """For tests, with a provider that is as quick: what takes minutes takes seconds."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 
 from services.generation.history import History
@@ -15,6 +15,7 @@ __all__ = ["OVERLAP", "Watchers"]
 OVERLAP = timedelta(seconds=10)
 """How far back a reader starts: a change is visible a little after the time that it carries."""
 REFRESH_S = 1.0
+TROUBLE_PAUSE_S = 10.0
 
 logger = get_logger(__name__)
 
@@ -34,7 +35,7 @@ class Watchers:
 
     async def watch(
         self, user_id: str, known: AsyncIterator[Generation]
-    ) -> AsyncIterator[Generation]:
+    ) -> AsyncGenerator[Generation]:
         """Yields what `known` yields, read while changes are already being collected, then changes.
 
         Ends when the process stops.
@@ -56,6 +57,7 @@ class Watchers:
         """Finds what other processes wrote, by one query a second for all watched users."""
         since = None
         while not self._stopping.is_set():
+            pause_s = REFRESH_S
             try:
                 now = await self._history.clock()
                 if self._mailboxes:
@@ -68,8 +70,11 @@ class Watchers:
             except ServiceError as error:
                 # What is missed meanwhile is found afterwards, since `since` stays where it was.
                 logger.warning("changes not read", reason=error.reason)
+            except Exception:  # A defect here must not stop the calls that are answered meanwhile.
+                logger.exception("changes not read")
+                pause_s = TROUBLE_PAUSE_S
             try:
-                async with asyncio.timeout(REFRESH_S):
+                async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
             except TimeoutError:
                 pass

@@ -1,4 +1,4 @@
-"""Does what the stages of generations ask for: claims what is due, acts, writes back.
+"""Works on what is due: claims it, has its effect done, writes back how that ended.
 
 There is no second path for recovery: whatever a process had under way when it died comes due again
 when its lease ends, and a worker takes it up like anything else.
@@ -9,42 +9,32 @@ import random
 import time
 from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from services.generation.archive import Archive, Archived, Gone, NotAVideo
-from services.generation.archive import Unreachable as NotFetched
 from services.generation.claims import Attempt, Claims
 from services.generation.commands import AttemptRecord, Happen
-from services.generation.events import (
-    EffectFailed,
-    Event,
-    OutputLost,
-    OutputRenewed,
-    OutputStored,
-    PredictionMissing,
-    PredictionSeen,
-    Woken,
-)
-from services.generation.replicate import Found, Missing, Replicate, Unreachable
-from services.generation.settlement import Settlement
+from services.generation.effects import Effects
+from services.generation.events import EffectFailed, Event, SubmitUnknown, Woken
+from services.generation.gate import Gate, GatePolicy, admit
+from services.generation.orphans import Orphan, Orphans
+from services.generation.searches import Searcher
 from services.generation.state import Generation, Stage
 from services.generation.store import Store
 from services.generation.submission import Submission
 from services.generation.timing import Timing
 from services.runtime.errors import ServiceError, ServiceFailed
+from services.runtime.failpoints import failpoint
 from services.runtime.telemetry import get_logger
 
 __all__ = ["Lane", "Worker", "lanes_of"]
 
 LOOK_EVERY_S = 0.25
 COUNT_EVERY_S = 5.0
-POLLS_PER_S = 5.0
-"""Polls of one replica, far below the provider's 3,000 reads a minute for the whole account."""
 TROUBLE_PAUSE_S = 1.0
 TROUBLE_PAUSE_S_MAX = 10.0
 CREATE_SLOTS = 16
-
-_NOT_SAVED = "The video could not be saved. You were not charged; try again."
+ORPHAN_SLOTS = 4
 
 logger = get_logger(__name__)
 
@@ -69,11 +59,17 @@ def lanes_of(timing: Timing) -> Mapping[str, Lane]:
             lease_s=timing.credits_lease_s,
             effect_s=timing.credits_call_s,
         ),
-        "provider": Lane(
-            (Stage.RUNNING, Stage.CANCELING),
-            slots=32,
+        "cancels": Lane(
+            (Stage.CANCELING,),
+            slots=16,
             lease_s=timing.provider_lease_s,
             effect_s=timing.provider_call_s * 2,  # A cancel is followed by a look.
+        ),
+        "polls": Lane(
+            (Stage.RUNNING,),
+            slots=16,
+            lease_s=timing.provider_lease_s,
+            effect_s=timing.provider_call_s,
         ),
         "archive": Lane(
             (Stage.ARCHIVING,),
@@ -98,27 +94,32 @@ class Worker:
         self,
         store: Store,
         claims: Claims,
-        settlement: Settlement,
+        effects: Effects,
         submission: Submission,
-        provider: Replicate,
-        archive: Archive,
+        orphans: Orphans,
+        searcher: Searcher,
         timing: Timing,
+        polls_per_s: float,
         stopping: asyncio.Event,
         grace_s: float,
     ) -> None:
+        """Takes how often a second this replica may look at predictions."""
         self._store = store
         self._claims = claims
-        self._settlement = settlement
+        self._effects = effects
         self._submission = submission
-        self._provider = provider
-        self._archive = archive
+        self._orphans = orphans
+        self._searcher = searcher
         self._timing = timing
         self._stopping = stopping
         self._grace_s = grace_s
         self._lanes = lanes_of(timing)
-        self._busy = dict.fromkeys([*self._lanes, "create"], 0)
+        self._alone = Lane((), 1, timing.archive_lease_s, timing.archive_call_s)
+        self._busy = dict.fromkeys([*self._lanes, "create", "orphans", "search", "alone"], 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
+        self._polls = GatePolicy(polls_per_s, max(int(polls_per_s), 1), in_flight_max=2**31)
+        self._poll_gate = Gate(0.0, _clock())
         self._poll_after_s = timing.poll_s
 
     def wake(self) -> None:
@@ -138,6 +139,11 @@ class Worker:
                     logger.warning("no work claimed", reason=error.reason)
                     await _first_of(stopped, seconds=TROUBLE_PAUSE_S)
                     continue
+                except Exception:
+                    # A defect; the calls that are answered meanwhile shall go on, and so shall we.
+                    logger.exception("no work claimed")
+                    await _first_of(stopped, seconds=TROUBLE_PAUSE_S_MAX)
+                    continue
                 awake = asyncio.create_task(self._awake.wait())
                 # The jitter keeps replicas from looking at the same moment.
                 await _first_of(stopped, awake, seconds=LOOK_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311
@@ -155,7 +161,7 @@ class Worker:
         while True:
             try:
                 running = await self._claims.count_running()
-                self._poll_after_s = max(self._timing.poll_s, running / POLLS_PER_S)
+                self._poll_after_s = max(self._timing.poll_s, running / self._polls.rate_per_s)
             except ServiceError as error:
                 logger.debug("running not counted", reason=error.reason)
             await asyncio.sleep(COUNT_EVERY_S)
@@ -163,22 +169,50 @@ class Worker:
     async def _claim(self) -> None:
         """Starts as much of the due work as there are free slots."""
         work = await self._claims.look()
+        if work.suspect or self._busy["alone"]:
+            # What may have killed workers takes nothing else with it, but for the moves of money,
+            # which are quick and shall wait for nothing: all the rest ends first.
+            await self._claim_lane("credits", self._lanes["credits"], work.due)
+            if len(self._tasks) > self._busy["credits"]:
+                return
+            lease_s, effect_s = self._alone.lease_s, self._alone.effect_s
+            suspect = await self._claims.claim_suspect(lease_s)
+            if suspect is not None:
+                self._start("alone", self._work(suspect, effect_s))
+                return
         for name, lane in self._lanes.items():
-            free = lane.slots - self._busy[name]
-            stages = [stage for stage in lane.stages if stage in work.due]
-            if not stages or free <= 0:
-                continue
-            for generation in await self._claims.claim_due(stages, free, lane.lease_s):
-                self._start(name, self._work(generation, lane.effect_s))
+            await self._claim_lane(name, lane, work.due)
+        if work.ready:
+            await self._claim_creates()
+        if work.orphans and (free := ORPHAN_SLOTS - self._busy["orphans"]) > 0:
+            for orphan in await self._orphans.claim(free):
+                self._start("orphans", self._end_orphan(orphan))
+        if work.search and not self._busy["search"]:
+            self._start("search", self._search())
+
+    async def _claim_lane(self, name: str, lane: Lane, due: Collection[Stage]) -> None:
+        free = lane.slots - self._busy[name]
+        stages = [stage for stage in lane.stages if stage in due]
+        if name == "polls" and stages:
+            # After an outage thousands may be due at once, and the provider counts reads too.
+            free, _ = admit(self._poll_gate, self._polls, 0, free, _clock())
+        if not stages or free <= 0:
+            return
+        claimed = await self._claims.claim_due(stages, free, lane.lease_s)
+        if name == "polls":
+            _, self._poll_gate = admit(self._poll_gate, self._polls, 0, len(claimed), _clock())
+        for generation in claimed:
+            self._start(name, self._work(generation, lane.effect_s))
+
+    async def _claim_creates(self) -> None:
         free = CREATE_SLOTS - self._busy["create"]
-        if work.ready and free > 0:
-            # Read before the claim: however long this process stands still after it, it never sends
-            # a create later than this, and whoever looks for the prediction knows when to stop.
-            send_before = time.monotonic() + self._timing.send_before_s
-            for generation, attempt in await self._claims.claim_ready(
-                free, self._submission.prepare
-            ):
-                self._start("create", self._submit(generation, attempt, send_before))
+        if free <= 0:
+            return
+        # Read before the claim: however long this process stands still after it, it never sends a
+        # create later than this, and whoever looks for the prediction knows when to stop.
+        send_before = time.monotonic() + self._timing.send_before_s
+        for generation, attempt in await self._claims.claim_ready(free, self._submission.prepare):
+            self._start("create", self._submit(generation, attempt, send_before))
 
     def _start(self, lane: str, work: Coroutine[Any, Any, None]) -> None:
         self._busy[lane] += 1
@@ -194,7 +228,16 @@ class Worker:
 
     async def _submit(self, generation: Generation, attempt: Attempt, send_before: float) -> None:
         now = generation.stage_since  # The claim's time by the database.
-        event, record = await self._submission.submit(generation, attempt, now, send_before)
+        event: Event
+        failpoint("submit.claimed")
+        try:
+            event, record = await self._submission.submit(generation, attempt, now, send_before)
+        except Exception:
+            # A defect of ours; whether it came before or after the create was sent, nobody knows.
+            logger.exception("submit failed", generation_id=generation.generation_id)
+            event = SubmitUnknown(attempt.attempt)
+            record = AttemptRecord(attempt.attempt, "UNKNOWN", detail="a defect; the log has it")
+        failpoint("submit.answered")
         # Unlike every other effect this one is never done again, so its outcome is kept until it
         # can be written, for as long as this process lives.
         pause_s = TROUBLE_PAUSE_S
@@ -206,7 +249,9 @@ class Worker:
         """Does the effect of a stage and writes back how it ended."""
         try:
             async with asyncio.timeout(effect_s):
-                event = await self._effect(generation)
+                failpoint(f"{generation.stage}.claimed")
+                event = await self._effects.do(generation, self._poll_after_s)
+                failpoint(f"{generation.stage}.answered")
         except TimeoutError:
             event = EffectFailed(generation.stage, is_outage=True)
         except Exception:
@@ -215,7 +260,33 @@ class Worker:
                 "effect failed", generation_id=generation.generation_id, stage=generation.stage
             )
             event = EffectFailed(generation.stage, is_outage=False)
-        await self._write_back(generation, event)
+        record = None
+        if isinstance(event, Woken) and generation.stage is Stage.SUBMITTING:
+            # Whoever sent the create died before it was answered, so it is looked for from now on.
+            record = AttemptRecord(generation.attempt, "UNKNOWN", detail="nobody told its outcome")
+        await self._write_back(generation, event, record)
+
+    async def _end_orphan(self, orphan: Orphan) -> None:
+        try:
+            async with asyncio.timeout(self._timing.provider_call_s * 2):
+                await self._effects.end_orphan(orphan)
+        except (TimeoutError, ServiceError) as error:
+            # Its lease ends, and it is seen to again.
+            logger.warning("orphan not seen to", job_id=orphan.job_id, error=repr(error))
+        except Exception:
+            # A defect; it must not keep the worker from everything else.
+            logger.exception("orphan not seen to", job_id=orphan.job_id)
+
+    async def _search(self) -> None:
+        try:
+            async with asyncio.timeout(self._timing.search_lease_s):
+                await self._searcher.search(self._timing)
+        except (TimeoutError, ServiceError) as error:
+            # Its lease ends, and somebody searches again.
+            logger.warning("search not ended", error=repr(error))
+        except Exception:
+            # A defect; it must not keep the worker from everything else.
+            logger.exception("search not ended")
 
     async def _write_back(
         self, generation: Generation, event: Event, record: AttemptRecord | None = None
@@ -225,10 +296,14 @@ class Worker:
         try:
             after = await self._store.happen(command)
         except ServiceFailed:
-            if isinstance(event, EffectFailed):
+            if isinstance(event, EffectFailed | SubmitUnknown):
                 raise
             # What came back cannot be stored. That counts as a failed effect, or it would be tried
-            # for ever.
+            # for ever; a create is not tried again but looked for.
+            if generation.stage is Stage.SUBMITTING:
+                number = generation.attempt
+                lost = AttemptRecord(number, "UNKNOWN", detail="its outcome could not be stored")
+                return await self._write_back(generation, SubmitUnknown(number), lost)
             failed = EffectFailed(generation.stage, is_outage=False)
             return await self._write_back(generation, failed)
         except ServiceError as error:
@@ -249,91 +324,18 @@ class Worker:
                 job_id=after.job_id,
             )
         if after.stage is Stage.PARKED:
-            logger.error("generation parked", generation_id=generation.generation_id)
+            logger.error(
+                "generation parked",
+                generation_id=generation.generation_id,
+                why=after.park_reason,
+            )
         return True
 
-    async def _effect(self, generation: Generation) -> Event:
-        match generation.stage:
-            case Stage.RESERVING:
-                return await self._settlement.reserve(generation)
-            case Stage.RUNNING:
-                return await self._look(generation)
-            case Stage.CANCELING:
-                await self._provider.cancel(_job_id(generation))
-                return await self._look(generation)
-            case Stage.ARCHIVING:
-                return await self._save(generation)
-            case Stage.COMMITTING:
-                return await self._settlement.commit(generation)
-            case Stage.REFUNDING:
-                return await self._settlement.refund(generation)
-            case (
-                Stage.READY
-                | Stage.SUBMITTING
-                | Stage.PARKED
-                | Stage.REJECTED
-                | Stage.COMPLETED
-                | Stage.FAILED
-            ):
-                return Woken()
-            case unreachable:
-                assert_never(unreachable)
 
-    async def _look(self, generation: Generation) -> Event:
-        match await self._provider.get(_job_id(generation)):
-            case Found(prediction=prediction):
-                return PredictionSeen(prediction, self._poll_after_s)
-            case Missing():
-                return PredictionMissing(_job_id(generation))
-            case Unreachable(detail=detail):
-                logger.warning(
-                    "prediction not seen", generation_id=generation.generation_id, detail=detail
-                )
-                return EffectFailed(generation.stage, is_outage=True)
-            case unreachable:
-                assert_never(unreachable)
-
-    async def _save(self, generation: Generation) -> Event:
-        job_id, url = _job_id(generation), generation.output_url
-        assert url is not None, "a generation is archived from an address"
-        match await self._archive.save(generation.user_id, generation.generation_id, url):
-            case Archived(output=output):
-                return OutputStored(job_id, output)
-            case NotAVideo(detail=detail):
-                logger.error(
-                    "output refused", generation_id=generation.generation_id, detail=detail
-                )
-                return OutputLost(job_id, _NOT_SAVED)
-            case Gone(detail=detail):
-                return await self._renew(generation, detail)
-            case NotFetched(detail=detail):
-                logger.warning(
-                    "output not fetched", generation_id=generation.generation_id, detail=detail
-                )
-                return EffectFailed(generation.stage, is_outage=True)
-            case unreachable:
-                assert_never(unreachable)
-
-    async def _renew(self, generation: Generation, detail: str) -> Event:
-        """Asks for a fresh address of an output that is gone from the one we had."""
-        logger.warning("output moved", generation_id=generation.generation_id, detail=detail)
-        match await self._provider.get(_job_id(generation)):
-            case Found(prediction=prediction) if prediction.output_url is not None:
-                if prediction.output_url == generation.output_url:
-                    return EffectFailed(generation.stage, is_outage=True)
-                return OutputRenewed(prediction.job_id, prediction.output_url)
-            case Found() | Missing():
-                return OutputLost(_job_id(generation), _NOT_SAVED)
-            case Unreachable():
-                return EffectFailed(generation.stage, is_outage=True)
-            case unreachable:
-                assert_never(unreachable)
+def _clock() -> datetime:
+    """Returns a time that never goes back, in the form that the gate counts with."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time.monotonic())
 
 
 async def _first_of(*tasks: asyncio.Task[Any], seconds: float) -> None:
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _job_id(generation: Generation) -> str:
-    assert generation.job_id is not None, "the stage has a prediction"
-    return generation.job_id

@@ -9,15 +9,23 @@ from google.api import field_behavior_pb2
 from google.protobuf.descriptor import FileDescriptor
 from reelworks.credits.v1 import credits_pb2
 from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
+from reelworks.webhook.v1 import webhook_pb2
 
 from services.credits.ledger import Refusal
 from services.credits.records import ReservationState, TransactionType
 from services.generation.catalog import Reason
 from services.generation.deliveries import Disposition
 from services.generation.state import FailureCode, Kind, Stage, Status
+from services.runtime.callback import Verdict
+from services.webhook.events import EventState
 
 ROOT = Path(__file__).parents[2]
-FILES = [credits_pb2.DESCRIPTOR, generation_pb2.DESCRIPTOR, prediction_event_pb2.DESCRIPTOR]
+FILES = [
+    credits_pb2.DESCRIPTOR,
+    generation_pb2.DESCRIPTOR,
+    prediction_event_pb2.DESCRIPTOR,
+    webhook_pb2.DESCRIPTOR,
+]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -37,7 +45,11 @@ def test_every_field_of_a_request_says_whether_it_is_required(file: FileDescript
 
 @pytest.mark.parametrize(
     ("package", "file"),
-    [("credits", credits_pb2.DESCRIPTOR), ("generation", generation_pb2.DESCRIPTOR)],
+    [
+        ("credits", credits_pb2.DESCRIPTOR),
+        ("generation", generation_pb2.DESCRIPTOR),
+        ("webhook", webhook_pb2.DESCRIPTOR),
+    ],
 )
 def test_every_reason_that_the_code_gives_is_in_the_contract(
     package: str, file: FileDescriptor
@@ -69,12 +81,19 @@ def test_every_reason_that_the_code_gives_is_in_the_contract(
         (Refusal, credits_pb2.ErrorReason.keys()),
         (ReservationState, credits_pb2.Reservation.State.keys()),
         (TransactionType, credits_pb2.Transaction.Type.keys()),
+        (EventState, webhook_pb2.Event.State.keys()),
     ],
 )
 def test_every_word_of_the_core_has_its_value_in_the_contract(
     words: type[StrEnum], promised: list[str]
 ) -> None:
     assert {word.value for word in words} <= set(promised)
+
+
+def test_every_verdict_has_its_value_in_the_contract() -> None:
+    promised = set(webhook_pb2.Event.QueryVerdict.keys())
+
+    assert {verdict.value.upper() for verdict in Verdict} <= promised
 
 
 def test_every_stage_has_its_value_in_the_contract() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.end_to_end.running import eventually, start
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 def exists(process_id: int) -> bool:
@@ -34,6 +34,7 @@ def test_one_ctrl_c_stops_all_within_five_seconds(tmp_path: Path) -> None:
 def test_nothing_outlives_a_supervisor_that_is_killed_nor_a_second_ctrl_c(tmp_path: Path) -> None:
     with start(tmp_path / "var") as stack:
         ids = list(stack.up_file.processes.values())
+        assert stack.var.stat().st_mode & 0o777 == 0o700
         first_keys = (stack.var / "keys" / "callback_keys").read_text()
 
         stack.process.send_signal(signal.SIGKILL)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import urllib.request
 from collections.abc import AsyncIterator
 
 import av
@@ -23,7 +24,7 @@ from services.client.generations import (
 from tests.end_to_end.running import Running, environment, eventually, reelworks
 
 # The first test of a worker waits until the stack is up.
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 RESERVATION, DEDUCTION, REFUND = (
     TransactionType.RESERVATION,
@@ -94,6 +95,31 @@ async def test_a_prompt_becomes_a_playable_video_that_is_charged_once(
     assert (shown["status"], shown["charged_credits"]) == ("COMPLETED", 10)
 
 
+def test_the_webhooks_of_a_video_are_shown_and_the_way_they_take_is_proven(
+    stack: Running, user: str
+) -> None:
+    made = stack.json("generate", "a harbor at first light", "--user", user)
+    generation_id = made["generation"]["generation_id"]
+
+    checked = stack.json("webhooks", "check")
+    sent = stack.json("webhooks", "send-test")
+
+    def found(*arguments: str) -> list[tuple[str, str]]:
+        result = stack.run("webhooks", "list", *arguments, "--json")
+        events = map(json.loads, result.stdout.splitlines())
+        return [(event["state"], event["disposition"]) for event in events]
+
+    # A generation may end by a poll, and its last webhook come after that.
+    eventually(
+        lambda: {state for state, _ in found("--generation", generation_id)} == {"DELIVERED"}
+    )
+    eventually(lambda: found("--webhook-id", sent["webhook_id"]) == [("DELIVERED", "UNMATCHED")])
+    assert (checked["status"], checked["problem"]) == (401, None)
+    address = stack.up_file.addresses["webhook_metrics"]
+    with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310  Its own.
+        assert b'deliveries_total{code="OK",disposition="UNMATCHED"}' in answer.read()
+
+
 async def test_a_failed_job_is_refunded(stack: Running, user: str) -> None:
     prompt = "a paper boat in a storm [fail]"
 
@@ -140,14 +166,17 @@ async def test_too_few_credits_submit_nothing_and_the_attempt_is_on_record(
     [
         (["short"], "prompt must have 10 to 500 characters"),
         (["x" * 501], "prompt must have 10 to 500 characters"),
-        (["a long enough prompt", "--model", "t2v-9B"], "model must be one of"),
+        (["a long enough prompt", "--model", "t2v-9B"], "model (--model) must be one of"),
         (["a long enough prompt", "--model", "t2v-1.3B", "--resolution", "720p"], "resolution"),
-        (["a long enough prompt", "--model", "i2v-14B"], "image_uri must be set"),
+        (["a long enough prompt", "--model", "i2v-14B"], "image_uri (--image-uri) must be set"),
         (
             ["a long enough prompt", "--model", "i2v-14B", "--image-uri", "http://a.example/b"],
-            "image_uri must be an https address",
+            "image_uri (--image-uri) must be what UploadImage answered, or an https address",
         ),
-        (["a long enough prompt", "--seed", "-1"], "seed must be between 0 and 2147483647"),
+        (
+            ["a long enough prompt", "--seed", "-1"],
+            "seed (--seed) must be between 0 and",
+        ),
         (["a long enough prompt", "--generation-id", "x"], "generation_id must be a UUID"),
     ],
 )
@@ -156,7 +185,7 @@ async def test_what_cannot_be_made_is_refused_by_field_and_rule_and_costs_nothin
 ) -> None:
     result = stack.run("generate", *arguments, "--user", "careless")
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith(f"error: {field}")
     assert result.stderr.count("\n") == 1
     record, _ = await read_record(stack, "careless")
@@ -171,16 +200,16 @@ def test_impossible_amounts_are_refused(stack: Running, amount: str, kind: str) 
 
     result = stack.run("credits", "grant", amount, "--type", kind, "--user", "careless")
 
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: credits must be ")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: credits must be ")
     assert stack.json("credits", "balance", "--user", "careless")["available_credits"] == 100
 
 
 def test_impossible_user_ids_are_refused(stack: Running) -> None:
     result = stack.run("credits", "open", "--user", "ann@example.com")
 
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: user_id must be 1 to 64 characters of")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: user_id (--user) must be 1 to 64 characters of")
 
 
 def test_the_same_generation_id_is_charged_once_and_refused_with_another_prompt(
@@ -196,7 +225,7 @@ def test_the_same_generation_id_is_charged_once_and_refused_with_another_prompt(
     assert made["generation"] == repeated["generation"]
     assert repeated["balance"]["available_credits"] == 90
     assert other.returncode == 1
-    assert "used with another prompt" in other.stderr
+    assert "used with another prompt; it is the id of another generation" in other.stderr
     assert stack.predictions("a kite over the sea") == []
 
 
@@ -253,6 +282,7 @@ async def test_ctrl_c_leaves_a_generation_to_go_on(stack: Running, user: str) ->
     _, error = await process.communicate()
     assert process.returncode == 130
     assert f"reelworks generations show {generation_id} --user {user}" in error.decode()
+    assert f"reelworks generations cancel {generation_id} --user {user}" in error.decode()
     changes = [change async for change in follow(stack, user, generation_id)]
     assert changes[-1].status is Status.COMPLETED
 

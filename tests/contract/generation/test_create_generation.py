@@ -24,6 +24,7 @@ from tests.contract.generation.harness import (
     Service,
     Stage,
     Status,
+    lasting,
     refusal,
     violations,
     wanted,
@@ -60,7 +61,7 @@ async def test_a_generation_is_queued_and_its_price_reserved(service: Service) -
     assert not created.HasField("error")
     assert not created.HasField("submit_time")
     assert created.create_time.ToDatetime() <= created.update_time.ToDatetime()
-    assert await service.get(created.generation_id) == created
+    assert lasting(await service.get(created.generation_id)) == lasting(created)
     assert await service.credits.balance(USER) == (90, 10)
 
 

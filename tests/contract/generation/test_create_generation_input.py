@@ -1,5 +1,7 @@
 """CreateGeneration: what bad input gets."""
 
+import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -75,14 +77,14 @@ ONE_BAD_FIELD: list[tuple[dict[str, Any], str, str, str, dict[str, str]]] = [
     (
         IMAGE | {"image_uri": "http://images.example/fox.png"},
         "image_uri",
-        "must be an https address",
+        "must be what UploadImage answered, or an https address",
         "IMAGE_NOT_ACCEPTED",
         {},
     ),
     (
         IMAGE | {"image_uri": "https:///fox.png"},
         "image_uri",
-        "must be an https address",
+        "must be what UploadImage answered, or an https address",
         "IMAGE_NOT_ACCEPTED",
         {},
     ),
@@ -248,3 +250,28 @@ async def test_the_outermost_good_values_are_accepted(service: Service) -> None:
             assert getattr(created, field) == value
     created = await service.create(user_id=USER, prompt=f"\t{'x' * 500}\n")
     assert len(created.prompt) == 500
+
+
+async def test_prompts_like_books_keep_nobody_waiting(service: Service) -> None:
+    generation = await service.create()
+    book = "a red fox\u00a0" * 1_000_000
+    strangers = [
+        asyncio.create_task(violations(service.call(method, **fields)))
+        for _ in range(10)
+        for method, fields in (
+            ("CreateGeneration", wanted(prompt=book)),
+            ("QuoteGeneration", {"user_id": USER, "negative_prompt": book}),
+        )
+    ]
+
+    slowest_s = 0.0
+    while not all(stranger.done() for stranger in strangers):
+        began = time.monotonic()
+        await service.get(generation.generation_id)
+        slowest_s = max(slowest_s, time.monotonic() - began)
+
+    # To look at one character after the other takes seconds for each of them.
+    assert slowest_s < 5
+    for stranger in strangers:
+        _, rules = await stranger
+        assert rules["request"].startswith("must have at most 65536 bytes")

@@ -11,6 +11,7 @@ from reelworks.generation.v1 import prediction_event_pb2
 
 from services.generation import tables
 from services.generation.events import PredictionSeen, Refunded
+from services.runtime.errors import InvalidRequest
 from tests.contract.generation.harness import Service, Stage, violations
 from tests.integration.generation.harness import SEED, body_of, said
 
@@ -93,9 +94,12 @@ async def test_an_event_of_another_body_or_address_is_another_event(service: Ser
 
 
 async def test_a_body_of_eight_mebibytes_is_taken(service: Service) -> None:
-    fields = event(b'{"id": "job", "status": "starting", "logs": "' + b"x" * (8 << 20) + b'"}')
+    start, end = b'{"id": "job", "status": "starting", "logs": "', b'"}'
+    body = start + b"x" * ((8 << 20) - len(start + end)) + end
 
-    assert await disposition(service, fields) == Disposition.UNMATCHED
+    assert await disposition(service, event(body)) == Disposition.UNMATCHED
+    with pytest.raises(InvalidRequest):
+        await disposition(service, event(body + b" "))
 
 
 async def test_bad_fields_are_all_named_and_nothing_is_stored(service: Service) -> None:

@@ -62,6 +62,48 @@ async def test_a_page_is_cut_before_it_grows_too_large_to_be_received(service: S
     assert (found + rest, end) == (expected, "")
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+async def test_a_list_can_be_of_those_whose_prompt_contains_a_text(service: Service) -> None:
+    foxes = await fill(service, 3, request=replace(REQUEST, prompt="A Red Fox, 100% wild"))
+    await fill(service, 2, request=replace(REQUEST, prompt="A grey wolf in the night"))
+
+    first, token = await ids(service, query="rED fOX", page_size=2)
+    second, end = await ids(service, query="rED fOX", page_size=2, page_token=token)
+
+    assert (first + second, end) == (foxes, "")
+    assert (await ids(service, query="100%"))[0] == foxes
+    assert await ids(service, query="1%") == ([], "")
+    assert await ids(service, query="dog") == ([], "")
+    # A token is good for its own query only.
+    refused = await violations(ids(service, query="wolf", page_token=token))
+    assert refused == ("INVALID_FIELD", TOKEN_RULE)
+
+
+@pytest.mark.parametrize(
+    ("query", "rule"),
+    [
+        ("x" * 101, "must have at most 100 characters"),
+        ("fox\0", "must not contain control characters"),
+        ("fox\n", "must not contain control characters"),
+    ],
+)
+async def test_a_query_that_cannot_be_looked_for_is_refused(
+    service: Service, query: str, rule: str
+) -> None:
+    assert await violations(ids(service, query=query)) == ("INVALID_FIELD", {"query": rule})
+
+
+async def test_deleted_and_refused_ones_are_not_listed_and_can_be_got(service: Service) -> None:
+    shown = await fill(service, 1)
+    deleted = generation_in(Stage.FAILED, deleted_at=BEGAN)
+    refused = generation_in(Stage.REJECTED)
+    await service.replica.insert(deleted, refused)
+
+    assert (await ids(service))[0] == shown
+    assert (await service.get(deleted.generation_id)).delete_time.ToDatetime(UTC) == BEGAN
+    assert (await service.get(refused.generation_id)).status == Status.FAILED
+
+
 async def test_a_page_that_ends_with_the_list_has_no_token(service: Service) -> None:
     expected = await fill(service, 3)
 

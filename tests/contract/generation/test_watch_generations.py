@@ -13,7 +13,7 @@ from reelworks.generation.v1 import generation_pb2
 
 from services.generation.state import Stage
 from services.runtime.errors import from_rpc_error
-from tests.contract.generation.harness import Service, Status, violations
+from tests.contract.generation.harness import Service, Status, lasting, violations
 from tests.contract.generation.harness import Stage as WireStage
 from tests.integration.generation.harness import (
     USER,
@@ -70,7 +70,7 @@ def moment(value: datetime) -> timestamp_pb2.Timestamp:
 async def test_first_comes_what_is_and_then_every_change_by_whomever(service: Service) -> None:
     first = await service.create()
     async with watching(service) as stream:
-        assert await stream.next() == first
+        assert lasting(await stream.next()) == lasting(first)
 
         second = await service.create()
         created = await stream.reaches(WireStage.STAGE_READY)

@@ -40,6 +40,9 @@ def free_address() -> str:
         ["credits", "balance"],
         ["credits", "transactions", "--csv"],
         ["generations", "list"],
+        ["generations", "cancel", "x"],
+        ["generations", "stats"],
+        ["generate", "a red fox in the snow", "--quote"],
     ],
 )
 def test_without_services_one_line_says_what_to_start(tmp_path: Path, arguments: list[str]) -> None:
@@ -70,7 +73,23 @@ def test_without_services_one_line_says_what_to_start(tmp_path: Path, arguments:
         (["credits", "reservations", "--state", "lost"], "--state"),
         (["credits", "reservations", "--older-than", "1y"], "--older-than"),
         (["credits", "transactions", "--csv", "--json"], "--csv"),
+        (["generate", "a red fox in the snow", "--image", "missing.png"], "--image"),
+        (
+            ["generate", "a red fox", "--image", "x.png", "--image-uri", "https://a.example/x.png"],
+            "--image",
+        ),
+        (
+            ["generate", "a red fox", "--image", "x.png", "--image-uri", "https://a.example/x.png"],
+            "give one of the two",
+        ),
+        (["generate", "a red fox in the snow", "--output", __file__], "--force"),
+        (["generations", "retry", "x", "--output", __file__], "--force"),
+        (["generations", "resume", "x", "--at", "completed"], "reserving, ready, submitting"),
         (["generations", "list", "--status", "lost"], "--status"),
+        (["generations", "list", "--kind", "song"], "--kind"),
+        (["generations", "delete", *(str(number) for number in range(101))], "100"),
+        (["generations", "resume", "x", "--at", "lunch"], "--at"),
+        (["generations", "retry", "x", "--output", "missing/x.mp4"], "--output"),
         (["migrate", "studio"], "studio"),
         (["up", "--speed", "0"], "--speed"),
     ],

@@ -72,7 +72,12 @@ def generation_in(stage: Stage, **changes: Any) -> Generation:
         due_at = None
     elif stage is Stage.READY:
         due_at = begun.deadline_at - timedelta(seconds=FAST.submit_margin_s)
-    return replace(begun, **({"stage": stage, "due_at": due_at} | changes))
+    usual: dict[str, Any] = {"stage": stage, "due_at": due_at}
+    if stage.is_final:
+        usual["finished_at"] = now
+    if stage is Stage.CANCELED:
+        usual["refund_percent"] = 100
+    return replace(begun, **(usual | changes))
 
 
 def said(job_id: str, status: str = "starting", **fields: Any) -> Prediction:
@@ -207,7 +212,7 @@ async def opened_replica(
     """A replica whose writer runs."""
     changes: list[Generation] = []
     store = Store(database, timing, changes.append)
-    claims = Claims(database, timing, policy)
+    claims = Claims(database, timing, policy, "test")
     writing = asyncio.create_task(store.writer.run())
     try:
         yield Replica(database, store, claims, History(database), changes)

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from services.simulator.client import SimulatorControl
+
 TOKEN = "r8_simulator"
 
 
@@ -19,6 +21,10 @@ class Simulator:
         self.api = addresses["api"]
         self.delivery = addresses["delivery"]
         self._control = addresses["control"]
+
+    def control(self) -> SimulatorControl:
+        """Makes it fail in the ways that the provider can."""
+        return SimulatorControl(self._control)
 
     async def creates(self) -> int:
         """How many creates arrived since the last reset."""

@@ -4,21 +4,26 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from services.generation import archive as archive_module
 from services.generation.archive import Archive, Archived, Gone, NotAVideo, Unreachable
 from services.generation.state import Output
 from services.runtime.storage import open_storage
 from tests.integration.generation.raw_http import Heard, RawServer, Script, raw_server, reply
+from tests.pictures import make_video
 
 TOKEN = "r8_secret"
 GENERATION_ID = "4b7f6a52-5b05-4e1f-9d9c-2f60ff0c5a11"
 KEY = f"outputs/demo/{GENERATION_ID}.mp4"
-VIDEO = b"\0\0\0\x18ftypisom" + bytes(range(256)) * 4_000
-OUTPUT = Output(KEY, len(VIDEO), hashlib.sha256(VIDEO).hexdigest())
+STILL = f"thumbnails/demo/{GENERATION_ID}.jpg"
+with tempfile.TemporaryDirectory() as _made:
+    VIDEO = make_video(Path(_made) / "video.mp4")
+OUTPUT = Output(KEY, len(VIDEO), hashlib.sha256(VIDEO).hexdigest(), 2.0, STILL)
 HTML = b"<html><h1>Sign in</h1></html>"
 
 
@@ -66,7 +71,8 @@ async def test_a_video_is_stored_without_showing_the_token(
 
     assert outcome == Archived(OUTPUT)
     assert (folder / KEY).read_bytes() == VIDEO
-    assert archive.link(KEY) == (folder / KEY).as_uri()
+    with Image.open(folder / STILL, formats=["JPEG"]) as still:
+        assert still.size == (480, 277)
     assert [heard.path for heard in server.heard] == ["/out.mp4"]
     assert "authorization" not in server.heard[0].headers
 
@@ -80,8 +86,33 @@ async def test_saving_again_is_the_same_success(
     outcomes.append(await save(archive, url))
 
     assert outcomes == [Archived(OUTPUT)] * 5
-    assert stored(folder) == [folder / KEY]
+    assert sorted(stored(folder)) == [folder / KEY, folder / STILL]
     assert (folder / KEY).read_bytes() == VIDEO
+
+
+async def test_what_was_stored_just_before_its_process_died_is_found(
+    archive: Archive, server: RawServer, folder: Path
+) -> None:
+    await save(archive, f"{server.origin}/out.mp4")
+    (folder / STILL).unlink()
+    server.script = reply(404, HTML)
+
+    assert await save(archive, f"{server.origin}/out.mp4") == Archived(OUTPUT)
+    assert (folder / STILL).is_file()
+    other = await archive.save("eve", GENERATION_ID, f"{server.origin}/out.mp4")
+    assert isinstance(other, Gone)
+
+
+async def test_half_a_stored_video_is_none(
+    archive: Archive, server: RawServer, folder: Path
+) -> None:
+    (folder / KEY).parent.mkdir(parents=True)
+    (folder / KEY).write_bytes(VIDEO[: len(VIDEO) // 2])
+    server.script = reply(404, HTML)
+
+    assert isinstance(await save(archive, f"{server.origin}/out.mp4"), Gone)
+    server.script = reply(200, VIDEO)
+    assert await save(archive, f"{server.origin}/renewed.mp4") == Archived(OUTPUT)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -128,6 +159,11 @@ async def hang_up(_heard: Heard, writer: asyncio.StreamWriter) -> None:
         (reply(200, HTML), NotAVideo),
         (reply(200, b""), NotAVideo),
         (reply(200, b"\0\0\0\x18fty"), NotAVideo),
+        (reply(200, b"\0\0\0\x18ftypisom" + bytes(range(256)) * 4_000), NotAVideo),
+        (reply(200, VIDEO[: len(VIDEO) // 2]), NotAVideo),
+        (reply(200, VIDEO[:-1]), NotAVideo),
+        (reply(200, VIDEO.replace(b"moov", b"wxyz")), NotAVideo),
+        (reply(200, VIDEO.replace(b"trak", b"free")), NotAVideo),
         (reply(200, b"", {"Content-Length": str(2**40)}), NotAVideo),
     ],
 )
@@ -220,6 +256,32 @@ async def test_a_storage_that_fails_is_tried_again_later(
     assert "storage" in outcome.detail
 
 
+async def test_a_thumbnail_that_cannot_be_stored_fails_nothing(
+    archive: Archive, server: RawServer, folder: Path
+) -> None:
+    (folder / "thumbnails").write_text("in the way")
+
+    outcome = await save(archive, f"{server.origin}/out.mp4")
+
+    assert outcome == Archived(replace(OUTPUT, thumbnail_key=None))
+    assert (folder / KEY).read_bytes() == VIDEO
+
+
+async def test_a_video_whose_pictures_cannot_be_decoded_has_no_thumbnail(
+    archive: Archive, server: RawServer
+) -> None:
+    start = VIDEO.index(b"mdat") + 4
+    length = int.from_bytes(VIDEO[start - 8 : start - 4]) - 8
+    damaged = VIDEO[:start] + b"\xff" * length + VIDEO[start + length :]
+    server.script = reply(200, damaged)
+
+    outcome = await save(archive, f"{server.origin}/out.mp4")
+
+    assert isinstance(outcome, Archived)
+    assert outcome.output.thumbnail_key is None
+    assert outcome.output.video_seconds == 2.0
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -233,6 +295,11 @@ async def test_a_storage_that_fails_is_tried_again_later(
         "https://replicate.delivery@evil.example/out.mp4",
         "https://replicate.com/out.mp4",
         "https://replicate.delivery:99999/out.mp4",
+        "https://replicate.delivery:8443/out.mp4",
+        "https://evil.example\\.replicate.delivery/out.mp4",
+        "https://evil.example;.replicate.delivery/out.mp4",
+        "https://evil_.replicate.delivery/out.mp4",
+        "https://evil.example%2f.replicate.delivery/out.mp4",
         "https://replicate.delivery:port/out.mp4",
         "https://replicate.delivery/out\x00.mp4",
         "https://[::1/out.mp4",
@@ -262,6 +329,7 @@ async def test_no_other_host_is_asked(server: RawServer, folder: Path, url: str)
         "https://xezq.replicate.delivery/out.mp4",
         "https://api.replicate.com/v1/files/x/download",
         "HTTPS://Replicate.Delivery/out.mp4",
+        "https://replicate.delivery:443/out.mp4",
     ],
 )
 async def test_the_provider_s_own_hosts_are_asked(archive: Archive, url: str) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from services.generation import tables
 from services.generation.claims import Attempt, Claims, NotOffered
-from services.generation.events import EffectFailed, SubmitRefused
+from services.generation.events import EffectFailed, SubmitDeferred, SubmitRefused
 from services.generation.gate import GatePolicy
 from services.generation.state import FailureCode, Generation, Stage
 from services.generation.timing import FAST
@@ -51,8 +51,8 @@ async def test_the_gate_lets_a_burst_through_and_then_what_the_rate_refills(
     replica: Replica,
 ) -> None:
     await replica.insert(*in_stage(Stage.READY, 12))
-    frozen = Claims(replica.database, FAST, GatePolicy(FROZEN, burst=4, in_flight_max=100))
-    refilled = Claims(replica.database, FAST, GatePolicy(20.0, burst=4, in_flight_max=100))
+    frozen = Claims(replica.database, FAST, GatePolicy(FROZEN, burst=4, in_flight_max=100), "test")
+    refilled = Claims(replica.database, FAST, GatePolicy(20.0, burst=4, in_flight_max=100), "test")
 
     began = time.monotonic()
     burst = await submit(frozen)
@@ -120,15 +120,31 @@ async def test_a_submission_is_written_down_before_it_is_made(replica: Replica) 
 
 
 async def test_what_has_no_time_left_to_be_submitted_is_a_timer_instead(replica: Replica) -> None:
-    (late,) = in_stage(Stage.READY, 1)
+    now = datetime.now(UTC)
+    too_late = {"deadline_at": now + timedelta(seconds=30), "due_at": now - timedelta(seconds=30)}
+    late = generation_in(Stage.READY, **too_late)
     await replica.insert(late)
-    await replica.make_due(late)
 
-    submitted = await submit(replica.claims)
+    before = await submit(replica.claims)
     due = await replica.claims.claim_due([Stage.READY], 10, LEASE_S)
+    # Its lease makes it due later again, which is no reason to submit it.
+    after = await submit(replica.claims)
 
-    assert submitted == []
+    assert (before, after) == ([], [])
     assert ids(due) == ids([late])
+
+
+async def test_what_was_put_off_lets_others_go_first(replica: Replica) -> None:
+    put_off, other = await replica.submitting(), await replica.ready()
+    await replica.tell(put_off, SubmitDeferred(1, wait_s=0.5))
+
+    first = await submit(replica.claims)
+
+    async def second() -> list[Generation]:
+        return await submit(replica.claims)
+
+    assert ids(first) == ids([other])
+    assert ids(await eventually(second)) == ids([put_off])
 
 
 async def test_a_model_that_is_not_offered_any_more_ends_in_a_refund(replica: Replica) -> None:
@@ -160,9 +176,9 @@ async def test_a_pause_stops_all_replicas_and_is_never_shortened(
     await first.insert(*in_stage(Stage.READY, 3))
 
     await first.claims.pause_creates(60.0, "HTTP 429")
-    (before,) = await first.rows(tables.gates)
+    (before,) = await first.rows(tables.gates, name="create")
     await second.claims.pause_creates(0.0, "HTTP 401")
-    (after,) = await first.rows(tables.gates)
+    (after,) = await first.rows(tables.gates, name="create")
 
     assert [await submit(replica.claims) for replica in replicas] == [[], []]
     assert (before["tokens"], before["why"], after["why"]) == (0, "HTTP 429", "HTTP 401")
@@ -175,7 +191,7 @@ async def test_a_pause_ends_by_itself(replicas: Sequence[Replica]) -> None:
     await first.insert(*in_stage(Stage.READY, 3))
 
     await first.claims.pause_creates(0.2, "HTTP 429")
-    (gate,) = await first.rows(tables.gates)
+    (gate,) = await first.rows(tables.gates, name="create")
 
     async def submitted() -> list[Generation]:
         return await submit(second.claims)
@@ -184,34 +200,56 @@ async def test_a_pause_ends_by_itself(replicas: Sequence[Replica]) -> None:
     assert datetime.now(UTC) >= gate["paused_until"]
 
 
-async def test_due_work_is_claimed_oldest_first_within_stages_and_limit(replica: Replica) -> None:
+async def test_due_work_is_claimed_oldest_first_within_a_stage_and_limit(replica: Replica) -> None:
     now = datetime.now(UTC)
     due = [
         replace(generation_in(stage), due_at=now - timedelta(seconds=seconds))
         for stage, seconds in (
             (Stage.RUNNING, 1),
             (Stage.COMMITTING, 9),
-            (Stage.CANCELING, 3),
+            (Stage.RUNNING, 3),
             (Stage.RUNNING, 2),
+            (Stage.CANCELING, 5),
         )
     ]
     later = replace(generation_in(Stage.RUNNING), due_at=now + timedelta(minutes=1))
     await replica.insert(*due, later, generation_in(Stage.PARKED))
     work = await replica.claims.look()
 
-    claimed = await replica.claims.claim_due([Stage.RUNNING, Stage.CANCELING], 2, LEASE_S)
+    claimed = await replica.claims.claim_due([Stage.RUNNING], 2, LEASE_S)
     rest = await replica.claims.claim_due([Stage.RUNNING, Stage.CANCELING], 9, LEASE_S)
 
     assert set(work.due) == {Stage.RUNNING, Stage.COMMITTING, Stage.CANCELING}
     assert not work.ready
     assert sorted(ids(claimed)) == sorted(ids([due[2], due[3]]))
-    assert ids(rest) == ids([due[0]])
+    assert sorted(ids(rest)) == sorted(ids([due[0], due[4]]))
     for generation in claimed:
         assert generation.fence == 2
         assert generation.due_at is not None
         assert abs(generation.due_at - now - timedelta(seconds=LEASE_S)) < timedelta(seconds=10)
         assert await replica.now_is(generation) == generation
-    assert await replica.claims.count_running() == 3
+    assert await replica.claims.count_running() == 4
+
+
+async def test_a_start_drops_leases_and_leaves_the_times_of_predictions_that_nobody_looked_at(
+    replica: Replica,
+) -> None:
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    waiting, leased, refunding, ready = (
+        replace(generation_in(stage), due_at=later, claims=claims)
+        for stage, claims in (
+            (Stage.RUNNING, 0),
+            (Stage.RUNNING, 1),
+            (Stage.REFUNDING, 0),
+            (Stage.READY, 0),
+        )
+    )
+    await replica.insert(waiting, leased, refunding, ready)
+
+    await replica.claims.drop_leases()
+    due = await replica.claims.claim_due([Stage.RUNNING, Stage.REFUNDING, Stage.READY], 9, LEASE_S)
+
+    assert sorted(ids(due)) == sorted(ids([leased, refunding]))
 
 
 async def test_each_due_generation_is_claimed_by_one_replica(replicas: Sequence[Replica]) -> None:
@@ -292,10 +330,16 @@ async def test_looking_for_work_does_not_read_what_has_ended(replica: Replica) -
     await replica.insert(*(generation_in(Stage.FAILED, finished_at=now) for _ in range(2000)))
     await replica.insert(*in_stage(Stage.READY, 3), *in_stage(Stage.RUNNING, 3))
 
-    async with explained(replica.database) as plans:
+    async with explained(replica.database, is_small=True) as plans:
         await replica.claims.look()
         await replica.claims.count_running()
 
-    indexes = ["ix_generations_due", "ix_generations_ready", "ix_generations_in_flight"]
-    for plan, index in zip(plans, indexes, strict=True):
-        assert index in plan
+    looked, counted = plans
+    for index in (
+        "ix_generations_due",
+        "ix_generations_ready",
+        "ix_predictions_due",
+        "ix_attempts_search",
+    ):
+        assert index in looked
+    assert "ix_generations_in_flight" in counted

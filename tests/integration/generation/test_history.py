@@ -3,7 +3,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from services.generation.history import PAGE_ROWS, Cursor, Place
+import pytest
+
+from services.generation import history
+from services.generation.history import PAGE_ROWS, Cursor, Filter, Place
 from services.generation.state import Generation, Kind, Stage, Status
 from tests.integration.generation.harness import (
     OUTPUT,
@@ -13,9 +16,10 @@ from tests.integration.generation.harness import (
     beginning,
     generation_in,
 )
-from tests.query_plans import explained, sorts
+from tests.query_plans import explained, plans_of, sorts
 
 BEGAN = datetime(2026, 5, 4, 3, 2, 1, 123_457, tzinfo=UTC)
+BEFORE = generation_in(Stage.READY, created_at=BEGAN)
 IMAGE = replace(
     REQUEST, kind=Kind.IMAGE_TO_VIDEO, model="i2v-14B", image_uri="https://example.com/fox.png"
 )
@@ -27,12 +31,14 @@ def cursor(generation: Generation) -> Cursor:
 
 async def page_through(replica: Replica, size: int) -> list[list[Generation]]:
     pages: list[list[Generation]] = []
+    after = None
     while len(pages) < 10:
-        after = cursor(pages[-1][-1]) if pages else None
         page = await replica.history.page(USER, size, after=after)
-        if not page:
+        pages.append(list(page.generations))
+        if page.next is None:
             break
-        pages.append(page)
+        assert page.next == cursor(page.generations[-1])
+        after = page.next
     return pages
 
 
@@ -67,13 +73,13 @@ async def test_pages_are_stable_while_others_write(replica: Replica) -> None:
     first = await replica.history.page(USER, 4)
     await asyncio.gather(*(replica.begun(beginning()) for _ in range(5)))
 
-    second = await replica.history.page(USER, 4, after=cursor(first[-1]))
-    third = await replica.history.page(USER, 4, after=cursor(second[-1]))
+    second = await replica.history.page(USER, 4, after=first.next)
+    third = await replica.history.page(USER, 4, after=second.next)
 
-    assert [len(first), len(second), len(third)] == [4, 4, 1]
-    assert {g.generation_id for g in first + second + third} == {
-        g.generation_id for g in generations
-    }
+    pages = [one.generations for one in (first, second, third)]
+    assert [len(one) for one in pages] == [4, 4, 1]
+    assert third.next is None
+    assert {g.generation_id for g in chain(*pages)} == {g.generation_id for g in generations}
 
 
 async def test_a_page_can_be_of_one_status_and_kind(replica: Replica) -> None:
@@ -87,7 +93,7 @@ async def test_a_page_can_be_of_one_status_and_kind(replica: Replica) -> None:
     await replica.insert(*generations)
 
     async def listed(status: Status | None, kind: Kind | None = None) -> list[Stage]:
-        found = await replica.history.page(USER, 100, status, kind)
+        found = (await replica.history.page(USER, 100, Filter(status, kind))).generations
         assert all(status in (None, generation.status) for generation in found)
         return sorted(generation.stage for generation in found)
 
@@ -108,11 +114,87 @@ async def test_a_page_can_be_of_one_status_and_kind(replica: Replica) -> None:
     ]
     assert await listed(Status.COMPLETED) == [Stage.COMPLETED]
     assert await listed(Status.FAILED) == [Stage.FAILED]
-    assert await listed(Status.CANCELED) == []
+    assert await listed(Status.CANCELED) == [Stage.CANCELED]
     assert await listed(None, Kind.IMAGE_TO_VIDEO) == [Stage.READY]
     assert await listed(Status.PROCESSING, Kind.IMAGE_TO_VIDEO) == []
     # Everything but what was refused, which stays out of all lists.
     assert len(await listed(None)) == len(generations) - 1
+
+
+async def texts_with(replica: Replica, text: str) -> set[str]:
+    page = await replica.history.page(USER, 100, Filter(text=text))
+    return {generation.request.prompt for generation in page.generations}
+
+
+async def test_a_page_can_be_of_those_whose_prompt_contains_a_text(replica: Replica) -> None:
+    prompts = ["A Red Fox in snow", "ÉCLAIR au chocolat", "100% of_it \\ done", "100 percent / yes"]
+    await replica.insert(
+        *(generation_in(Stage.READY, request=replace(REQUEST, prompt=one)) for one in prompts)
+    )
+
+    assert await texts_with(replica, "red fOX") == {prompts[0]}
+    assert await texts_with(replica, "É") == {prompts[1]}
+    # Only the letters A to Z have two cases here, on every database.
+    assert await texts_with(replica, "é") == set()
+    assert await texts_with(replica, "Éclair") == {prompts[1]}
+    # What has a meaning in patterns stands for itself.
+    assert await texts_with(replica, "100%") == {prompts[2]}
+    assert await texts_with(replica, "%") == {prompts[2]}
+    assert await texts_with(replica, "_") == {prompts[2]}
+    assert await texts_with(replica, "\\") == {prompts[2]}
+    assert await texts_with(replica, "/") == {prompts[3]}
+    assert await texts_with(replica, "") == set(prompts)
+
+
+async def test_what_was_deleted_is_in_no_list_and_can_still_be_got(replica: Replica) -> None:
+    now = datetime.now(UTC)
+    deleted = generation_in(Stage.FAILED, deleted_at=now)
+    await replica.insert(deleted, generation_in(Stage.FAILED))
+
+    page = await replica.history.page(USER, 100)
+    found = await replica.history.find(USER, deleted.generation_id)
+
+    assert deleted not in page.generations
+    assert len(page.generations) == 1
+    assert found == deleted
+
+
+async def test_a_filter_looks_at_so_many_generations_at_a_time_and_misses_none(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "SCAN_ROWS", 5)
+    all_of_them = [
+        generation_in(
+            Stage.READY,
+            created_at=BEGAN - timedelta(seconds=number),
+            request=replace(REQUEST, prompt=f"video number {number}"),
+        )
+        for number in range(17)
+    ]
+    await replica.insert(*all_of_them)
+
+    pages: list[list[Generation]] = []
+    after = None
+    while not pages or after is not None:
+        page = await replica.history.page(USER, 3, Filter(text="1"), after)
+        pages.append(list(page.generations))
+        after = page.next
+
+    # 1 is among the first five, 10 to 14 among the third, 15 and 16 among the last.
+    assert [len(one) for one in pages] == [1, 0, 3, 3, 1]
+    assert list(chain(*pages)) == [g for g in all_of_them if "1" in g.request.prompt]
+
+
+async def test_a_page_is_read_by_its_index(replica: Replica) -> None:
+    plans = await plans_of(
+        replica.database, lambda: replica.history.page(USER, 50, Filter(text="x"), cursor(BEFORE))
+    )
+
+    assert len(plans) == 2
+    for plan in plans:
+        assert "ix_generations_history" in plan
+        assert "Sort" not in plan
+        assert "TEMP B-TREE" not in plan
 
 
 async def test_a_watcher_gets_the_unfinished_the_named_and_the_updated(replica: Replica) -> None:

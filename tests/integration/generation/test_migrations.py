@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ async def test_the_migrated_schema_has_the_checks_comments_and_options_of_the_co
         found = await connection.run_sync(_details)
 
     assert found == wanted
-    assert len(found["generations"]["checks"]) == 15
+    assert len(found["generations"]["checks"]) == 19
 
 
 def _details(connection: Connection) -> dict[str, dict[str, Any]]:
@@ -67,7 +68,13 @@ def _details(connection: Connection) -> dict[str, dict[str, Any]]:
     inspector = inspect(connection)
     found: dict[str, dict[str, Any]] = {
         table: {
-            "checks": {c["name"]: c["sqltext"] for c in inspector.get_check_constraints(table)},
+            "checks": sorted(
+                (str(check["name"]), check["sqltext"])
+                for check in inspector.get_check_constraints(table)
+            ),
+            "uniques": sorted(
+                str(unique["name"]) for unique in inspector.get_unique_constraints(table)
+            ),
             "primary key": inspector.get_pk_constraint(table),
             "foreign keys": [key["name"] for key in inspector.get_foreign_keys(table)],
             "comments": {c["name"]: c.get("comment") for c in inspector.get_columns(table)},
@@ -106,6 +113,7 @@ def test_a_migration_can_be_repeated_and_is_asked_for_where_it_is_missing(empty_
     assert asyncio.run(problem()) is None
 
 
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 REFUSED: list[tuple[Table, dict[str, Any]]] = [
     (tables.generations, {"stage": "COMPLETED", "due_at": None}),
     (tables.generations, {"charged_credits": 10}),
@@ -125,9 +133,17 @@ REFUSED: list[tuple[Table, dict[str, Any]]] = [
     (tables.generations, {"job_id": ""}),
     (tables.generations, {"failure_code": "BAD_LUCK"}),
     (tables.generations, {"version": None}),
+    (tables.generations, {"stage": "CANCELED", "due_at": None}),
+    (tables.generations, {"refund_percent": 101}),
+    (tables.generations, {"resubmissions": 2}),
+    (tables.generations, {"deleted_at": NOW}),
     (tables.attempts, {"state": "LOST"}),
+    (tables.attempts, {"search_at": NOW}),
     (tables.attempts, {"attempt": 0}),
     (tables.predictions, {"role": "SPARE"}),
+    (tables.predictions, {"found_by": "CHANCE"}),
+    (tables.predictions, {"ended_by": "CHANCE"}),
+    (tables.predictions, {"due_at": NOW}),
     (tables.predictions, {"generation_id": "0" * 36}),
     (tables.prediction_events, {"disposition": "DUPLICATE"}),
     (tables.prediction_events, {"webhook_id": ""}),
@@ -156,6 +172,21 @@ async def test_a_charge_needs_the_price_the_end_and_the_video(database: Database
         await connection.execute(update(tables.generations).values(ended | charge | output))
 
 
+async def test_a_cancel_charges_no_more_than_it_does_not_give_back(database: Database) -> None:
+    await _fill(database)
+    canceled = {"stage": "CANCELED", "due_at": None, "refund_percent": 75}
+
+    with pytest.raises(IntegrityError):
+        async with database.writer.begin() as connection:
+            await connection.execute(
+                update(tables.generations).values(canceled | {"charged_credits": 3})
+            )
+    async with database.writer.begin() as connection:
+        await connection.execute(
+            update(tables.generations).values(canceled | {"charged_credits": 2})
+        )
+
+
 async def test_one_prediction_serves_one_generation(database: Database) -> None:
     await _fill(database)
     other = generation_in(Stage.COMPLETED, job_id="job", output=OUTPUT)
@@ -174,11 +205,14 @@ async def test_sqlite_keeps_to_declared_types(database: Database) -> None:
             await connection.execute(text("UPDATE generations SET fence = 'one'"))
 
 
-async def test_the_gate_is_there_from_the_start(database: Database) -> None:
+async def test_the_gates_are_there_from_the_start(database: Database) -> None:
     async with database.read() as connection:
-        (gate,) = (await connection.execute(tables.gates.select())).all()
+        gates = (await connection.execute(tables.gates.select().order_by("name"))).all()
 
-    assert (gate.name, gate.tokens, gate.paused_until, gate.why) == ("create", 0, None, "")
+    assert [gate.name for gate in gates] == ["create", "search"]
+    for gate in gates:
+        assert (gate.tokens, gate.paused_until, gate.why) == (0, None, "")
+        assert (gate.troubles, gate.is_probing) == (0, False)
 
 
 async def _fill(database: Database) -> None:
@@ -191,13 +225,14 @@ async def _fill(database: Database) -> None:
             tables.attempts,
             name
             | {"attempt": 1, "state": "OPEN", "provider_model": "a/b", "input": "{}"}
-            | {"schema_sha256": "0", "seed": 1, "created_at": now},
+            | {"schema_sha256": "0", "seed": 1, "created_at": now, "send_before": now}
+            | {"searches": 0, "clean_searches": 0},
         ),
         (
             tables.predictions,
             name
             | {"job_id": "job", "attempt": 1, "role": "ADOPTED", "status": "starting"}
-            | {"first_seen_at": now},
+            | {"first_seen_at": now, "found_by": "CREATE", "fence": 0, "failures": 0},
         ),
         (
             tables.prediction_events,

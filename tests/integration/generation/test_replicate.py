@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.generation import replicate as adapter
 from services.generation.replicate import (
     Created,
     CreateRequest,
@@ -21,6 +20,7 @@ from services.generation.replicate import (
     Unknown,
     Unreachable,
 )
+from services.generation.transport import Exchange, Phase, observe
 from tests.integration.generation.raw_http import Heard, RawServer, Script, raw_server, reply
 
 TOKEN = "r8_secret"
@@ -245,11 +245,16 @@ async def test_all_doubt_after_the_first_byte_is_unknown_and_never_repeated(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 415, 422])
-async def test_a_refusal_in_the_provider_s_words_is_final(
+async def test_a_refusal_is_final_and_names_what_is_wrong(
     server: RawServer, provider: Replicate, status: int
 ) -> None:
     detail = "- input: Additional property\x00 frames is not allowed\n- seed: \ud800"
-    server.script = reply(status, problem(status, detail, invalid_fields=[]))
+    named = [
+        {"type": "extra", "field": "input", "description": "Additional property\x00 frames \ud800"},
+        {"field": 7},
+        "nothing",
+    ]
+    server.script = reply(status, problem(status, detail, invalid_fields=named))
 
     outcome = await provider.create(a_create())
 
@@ -259,6 +264,7 @@ async def test_a_refusal_in_the_provider_s_words_is_final(
     assert outcome.message.isprintable()
     assert outcome.answer.detail.isprintable()
     assert outcome.answer.http_status == status
+    assert outcome.is_invalid_input is (status == 422)
     assert len(server.heard) == 1
 
 
@@ -317,7 +323,7 @@ async def test_too_many_requests_pauses_as_long_as_the_longest_of_all_that_says_
 
 
 @pytest.mark.parametrize("status", [401, 402])
-async def test_what_an_operator_must_see_to_pauses_for_a_minute(
+async def test_what_an_operator_must_see_to_pauses_until_it_is_seen_to(
     server: RawServer, provider: Replicate, status: int
 ) -> None:
     server.script = reply(status, problem(status))
@@ -325,7 +331,8 @@ async def test_what_an_operator_must_see_to_pauses_for_a_minute(
     outcome = await provider.create(a_create())
 
     assert isinstance(outcome, Deferred)
-    assert outcome.pause_s == 60
+    assert outcome.is_operators
+    assert outcome.pause_s is None
 
 
 async def drip(_heard: Heard, writer: asyncio.StreamWriter) -> None:
@@ -390,10 +397,10 @@ async def test_being_canceled_is_not_swallowed(server: RawServer, provider: Repl
 async def test_another_origin_is_refused_before_connecting(
     server: RawServer, provider: Replicate, foreign: str
 ) -> None:
-    exchange = adapter._Exchange()
+    exchange = Exchange()
     url = foreign.format(port=server.port) + "/v1/predictions?cursor=x"
 
-    await provider._exchange(exchange, lambda: provider._client._async_client.get(url))
+    await observe(exchange, lambda: provider._client._async_client.get(url), limit_s=5)
 
     assert "is not the provider's API" in exchange.problem
     assert server.connections == 0
@@ -402,14 +409,15 @@ async def test_another_origin_is_refused_before_connecting(
 async def test_an_open_request_is_refused_before_connecting(
     server: RawServer, provider: Replicate
 ) -> None:
-    exchange = adapter._Exchange(send_before=time.monotonic() + 9, cancel_after_s=60)
+    exchange = Exchange(send_before=time.monotonic() + 9, cancel_after_s=60)
 
-    await provider._exchange(
+    await observe(
         exchange,
         lambda: provider._client.models.predictions.async_create(MODEL, input={}, wait=True),
+        limit_s=5,
     )
 
-    assert isinstance(adapter._classify_create(exchange), NotSent)
+    assert exchange.phase is Phase.WAITING
     assert server.connections == 0
 
 

@@ -137,7 +137,7 @@ async def test_a_command_that_cannot_be_written_fails_alone(replica: Replica) ->
     assert [row["webhook_id"] for row in await replica.rows(tables.prediction_events)] == ["msg"]
 
 
-@pytest.mark.parametrize("plan", [SubmitUnknown(1), Woken(), EffectFailed(Stage.SUBMITTING, True)])
+@pytest.mark.parametrize("plan", [Woken(), EffectFailed(Stage.SUBMITTING, True)])
 async def test_a_plan_counts_only_under_the_fence_that_it_was_made_under(
     replica: Replica, plan: Event
 ) -> None:

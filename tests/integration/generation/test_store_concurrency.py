@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Executable, select, text
 
 from services.generation import tables
-from services.generation.commands import Deliver
+from services.generation.commands import Begun, Deliver
 from services.generation.deliveries import Disposition
 from services.generation.events import (
     Committed,
@@ -22,12 +22,16 @@ from services.generation.events import (
     Submitted,
 )
 from services.generation.state import Generation, Stage
+from services.generation.store import Store
+from services.generation.timing import FAST
 from services.runtime.database import Database
+from services.runtime.errors import Overloaded
 from tests.integration.generation.harness import (
     OUTPUT,
     PRICE,
     SEED,
     Replica,
+    beginning,
     body_of,
     delivery,
     eventually,
@@ -37,6 +41,30 @@ from tests.integration.generation.harness import (
 )
 
 APPLIED, DUPLICATE = Disposition.APPLIED, Disposition.DUPLICATE
+
+
+async def test_replicas_together_begin_no_more_for_a_user_than_allowed(
+    replicas: Sequence[Replica],
+) -> None:
+    errors = [note_errors(replica.database) for replica in replicas]
+    stores = [Store(replica.database, FAST, replica.changes.append, 5) for replica in replicas]
+    writers = [asyncio.create_task(store.writer.run()) for store in stores]
+    users = [f"user{number}" for number in range(8)]
+    begins = [beginning(user_id=user) for user in users for _ in range(10)]
+    random.Random(11).shuffle(begins)  # noqa: S311  The same order in every run.
+
+    answers = await asyncio.gather(
+        *(store.begin(command) for command in begins for store in stores), return_exceptions=True
+    )
+    for store in stores:
+        store.writer.close()
+    await asyncio.gather(*writers)
+
+    begun = [answer for answer in answers if isinstance(answer, Begun)]
+    assert Counter(b.generation.user_id for b in begun if b.created) == dict.fromkeys(users, 5)
+    refused = [answer for answer in answers if not isinstance(answer, Begun)]
+    assert all(isinstance(answer, Overloaded) for answer in refused)
+    assert errors == [[] for _ in replicas]
 
 
 async def test_replicas_that_write_the_same_generations_neither_deadlock_nor_disagree(

@@ -131,7 +131,7 @@ async def test_a_change_while_the_state_is_being_read_is_not_lost(replica: Repli
     async with asyncio.timeout(LIMIT_S):
         seen = [await anext(stream) for _ in range(3)]
     # Closing is what the server does to a stream whose caller left.
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
     # What was in both is sent once.
     assert seen[:2] == [unchanged, generation]
@@ -155,7 +155,7 @@ async def test_many_changes_of_one_generation_wait_as_one(replica: Replica) -> N
         watchers.publish(await replica.tell(generation, seen))
     async with asyncio.timeout(LIMIT_S):
         last = await anext(stream)
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
     assert last.progress_percent == 89
 

@@ -1,173 +1,38 @@
 """The worker with a real database, a real credits service and the provider's stand-in."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from reelworks.credits.v1 import credits_pb2_grpc
 
 from services.generation import tables
-from services.generation.archive import Archive
-from services.generation.catalog import load_catalog
 from services.generation.claims import Claims
 from services.generation.commands import Happen
 from services.generation.events import SubmitDeferred, Submitted
-from services.generation.history import History
 from services.generation.replicate import Replicate
-from services.generation.settlement import CREDITS_DEADLINES_S, Settlement
 from services.generation.state import FailureCode, Generation, Stage, Status
 from services.generation.store import Store
-from services.generation.submission import Callbacks, Submission
-from services.generation.timing import FAST, Timing
-from services.generation.worker import Worker
-from services.runtime.channel import connect
-from services.runtime.database import Database
 from services.runtime.errors import Unavailable
 from services.runtime.storage import open_storage
-from tests.integration.generation.credits_service import CreditsService, running_credits
 from tests.integration.generation.harness import (
-    OPEN_GATE,
     PRICE,
     PROMPT,
     REQUEST,
     USER,
-    Replica,
     beginning,
     eventually,
-    opened,
-    opened_replica,
 )
-from tests.integration.generation.simulator_process import TOKEN, Simulator, running_simulator
+from tests.integration.generation.house import (
+    LIMIT_S,
+    RESERVATION,
+    TIMING,
+    House,
+    reaches,
+    submission_of,
+)
+from tests.integration.generation.simulator_process import TOKEN
 from tests.serving import free_address
-
-# Calls have time enough for a machine that is busy: what is tested here is no timeout.
-TIMING = replace(
-    FAST,
-    poll_s=0.05,
-    credits_call_s=5.0,
-    credits_lease_s=10.0,
-    provider_call_s=10.0,
-    provider_lease_s=25.0,
-    archive_call_s=10.0,
-    archive_lease_s=15.0,
-    send_before_s=10.0,
-)
-LIMIT_S = 30.0
-RESERVATION = ("RESERVATION", -PRICE)
-
-# One simulator serves all tests of this module.
-pytestmark = pytest.mark.xdist_group("generation_worker")
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Simulator]:
-    with running_simulator(speed=200.0) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def simulator(provider: Simulator) -> Simulator:
-    """The provider without a past."""
-    await provider.reset()
-    return provider
-
-
-@pytest.fixture
-async def credits_service(
-    tmp_path: Path, templates: dict[tuple[str, str], str]
-) -> AsyncIterator[CreditsService]:
-    async with running_credits(tmp_path, templates) as service:
-        await service.open(USER)
-        yield service
-
-
-@dataclass
-class House:
-    """What outlives the processes of the generation service."""
-
-    url: str
-    credits: CreditsService
-    simulator: Simulator
-    storage: Path
-
-    @contextlib.asynccontextmanager
-    async def replica(self, timing: Timing = TIMING) -> AsyncIterator[Replica]:
-        """A process that works until the block ends."""
-        async with (
-            opened(self.url) as database,
-            connect(self.credits.address, CREDITS_DEADLINES_S) as channel,
-        ):
-            settlement = Settlement(credits_pb2_grpc.CreditsServiceStub(channel))
-            async with self._working(database, settlement, timing) as replica:
-                yield replica
-
-    @contextlib.asynccontextmanager
-    async def dead_replica(self, timing: Timing = TIMING) -> AsyncIterator[Replica]:
-        """A process that writes rows and does nothing of what they ask for."""
-        async with (
-            opened(self.url) as database,
-            opened_replica(database, timing) as replica,
-        ):
-            yield replica
-
-    @contextlib.asynccontextmanager
-    async def _working(
-        self, database: Database, settlement: Settlement, timing: Timing
-    ) -> AsyncIterator[Replica]:
-        stopping = asyncio.Event()
-        changes: list[Generation] = []
-
-        def changed(generation: Generation) -> None:
-            changes.append(generation)
-            worker.wake()
-
-        storage = open_storage(f"file://{self.storage}")
-        provider = Replicate(TOKEN, self.simulator.api, timing.provider_call_s)
-        archive = Archive(storage, TOKEN, [self.simulator.delivery], timing.archive_call_s)
-        store = Store(database, timing, changed)
-        claims = Claims(database, timing, OPEN_GATE)
-        # Without a webhook address there is only polling.
-        callbacks = Callbacks(None, b"k" * 32, "test")
-        submission = Submission(provider, load_catalog(), callbacks, claims.pause_creates)
-        worker = Worker(
-            store, claims, settlement, submission, provider, archive, timing, stopping, grace_s=2.0
-        )
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(store.writer.run())
-                working = tasks.create_task(worker.run())
-                try:
-                    yield Replica(database, store, claims, History(database), changes)
-                finally:
-                    stopping.set()
-                    await asyncio.wait([working])
-                    store.writer.close()
-        finally:
-            await provider.close()
-            await archive.close()
-            storage.close()
-
-    async def statement(self, generation: Generation) -> list[tuple[str, int]]:
-        return await self.credits.moves(generation.user_id, generation.generation_id)
-
-
-@pytest.fixture
-def house(url: str, credits_service: CreditsService, simulator: Simulator, tmp_path: Path) -> House:
-    return House(url, credits_service, simulator, tmp_path / "videos")
-
-
-async def reaches(replica: Replica, generation: Generation, *stages: Stage) -> Generation:
-    async def reached() -> Generation | None:
-        now = await replica.now_is(generation)
-        assert now.stage in stages or not now.stage.is_final, now
-        return now if now.stage in stages else None
-
-    return await eventually(reached, LIMIT_S)
 
 
 async def test_a_video_is_made_stored_and_paid_by_polling_alone(house: House) -> None:
@@ -244,7 +109,7 @@ async def test_what_a_dead_process_may_have_submitted_is_never_submitted_again(
         assert await house.simulator.creates() == 0
         assert await house.statement(failed) == [RESERVATION, ("REFUND", PRICE)]
         (attempt,) = await replica.rows(tables.attempts)
-        assert (attempt["attempt"], attempt["state"]) == (1, "OPEN")
+        assert (attempt["attempt"], attempt["state"]) == (1, "UNKNOWN")
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
@@ -315,24 +180,27 @@ async def test_the_outcome_of_a_create_is_kept_while_the_database_is_away(
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_what_was_not_sent_is_known_although_the_gate_cannot_be_closed(
-    house: House,
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(seconds: float, why: str) -> None:
-        raise Unavailable("DATABASE_UNAVAILABLE", f"{seconds} {why}")
+    async def fail(_claims: Claims, why: str) -> None:
+        raise Unavailable("DATABASE_UNAVAILABLE", why)
 
-    async with house.dead_replica() as replica:
-        generation = await replica.submitting()
+    monkeypatch.setattr(Claims, "note_unanswered", fail)
     provider = Replicate(TOKEN, f"http://{free_address()}", call_s=1.0)
-    submission = Submission(provider, load_catalog(), Callbacks(None, b"k" * 32, "test"), fail)
+    storage = open_storage(f"file://{house.storage}")
     try:
-        event, record = await submission.submit(
-            generation,
-            submission.prepare(generation),
-            generation.stage_since,
-            send_before=time.monotonic() + 5,
-        )
+        async with house.dead_replica() as replica:
+            generation = await replica.submitting()
+            submission = submission_of(provider, replica.claims, replica.database, storage)
+            event, record = await submission.submit(
+                generation,
+                submission.prepare(generation),
+                generation.stage_since,
+                send_before=time.monotonic() + 5,
+            )
     finally:
         await provider.close()
+        storage.close()
 
     assert event == SubmitDeferred(1)
     assert record.state == "NOT_SENT"

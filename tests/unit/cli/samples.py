@@ -67,5 +67,13 @@ def generation(**changes: Any) -> Generation:
         finished_at=NOON,
         updated_at=NOON,
         version=7,
+        queue_position=None,
+        eta=None,
+        thumbnail_uri="",
+        video_seconds=5.1,
+        retry_of="",
+        cancel_refund_credits=None,
+        deleted_at=None,
+        media_removed_at=None,
     )
     return replace(completed, **changes)

@@ -9,6 +9,7 @@ from services.runtime.errors import (
     FieldViolation,
     InvalidRequest,
     NotFound,
+    Overloaded,
     PreconditionFailed,
     ServiceError,
     ServiceFailed,
@@ -55,7 +56,7 @@ def test_a_call_that_may_have_moved_credits_is_repeated_by_its_key(
 def test_every_bad_field_is_named_with_its_rule() -> None:
     error = InvalidRequest([FieldViolation("prompt", "must be set"), FieldViolation("seed", "no")])
 
-    assert explain(error) == "prompt must be set; seed no"
+    assert explain(error) == "prompt must be set; seed (--seed) no"
 
 
 def test_a_refusal_says_how_to_get_on() -> None:
@@ -73,5 +74,26 @@ def test_the_user_comes_from_the_error_where_no_option_says_it() -> None:
     assert explain(error).endswith("`reelworks credits open --user bob`")
 
 
+def test_a_retry_whose_image_has_gone_says_how_to_bring_one() -> None:
+    message = "Its image was removed; make a new generation with it."
+
+    assert explain(PreconditionFailed("IMAGE_REMOVED", message)) == (
+        "Its image was removed; make a new generation with it; "
+        "`reelworks generate PROMPT --image FILE` brings it along"
+    )
+
+
 def test_an_unknown_reason_is_told_in_the_service_s_own_words() -> None:
     assert explain(ServiceFailed("NEW_REASON", "It broke.")) == "It broke"
+
+
+def test_an_overloaded_service_says_when_to_come_back() -> None:
+    error = Overloaded("BACKLOG_FULL", "Too many videos wait.", retry_after_s=45)
+
+    assert explain(error) == "Too many videos wait; try again in 45 s"
+
+
+def test_what_is_made_already_is_to_be_looked_at() -> None:
+    error = PreconditionFailed("ALREADY_SUCCEEDED", "The video exists.", generation_id="g1")
+
+    assert explain(error, "ann").endswith("`reelworks generations show g1 --user ann` says where")

@@ -2,14 +2,23 @@
 
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.cli.stack import Ports, PortTaken, Stack, choose_ports, database_url, make_keys
+from services.cli.stack import (
+    FREE_PORTS,
+    Ports,
+    PortTaken,
+    Stack,
+    choose_ports,
+    database_url,
+    make_keys,
+)
 from services.runtime.callback import parse_keys
 
-PORTS = Ports(1001, 1002, 1003, 1004, 1005, 1006)
+PORTS = Ports(*range(1001, 1009))
 
 
 def stack(**environment: str) -> Stack:
@@ -32,6 +41,7 @@ def test_without_a_token_the_simulator_plays_replicate() -> None:
     )
     assert settings["REELWORKS_CREDITS_ADDRESS"] == "127.0.0.1:1001"
     assert settings["REELWORKS_POLL_INTERVAL_S"] == "0.5"
+    assert settings["REELWORKS_PROVIDER_SPEED"] == "10"
 
 
 def test_a_secret_of_the_real_replicate_is_not_used_for_the_simulator() -> None:
@@ -50,6 +60,7 @@ def test_with_a_token_the_real_replicate_works_and_no_simulator_runs() -> None:
     assert "REPLICATE_BASE_URL" not in settings
     assert "REELWORKS_WEBHOOK_PUBLIC_URL" not in settings
     assert settings["REELWORKS_POLL_INTERVAL_S"] == "2.0"
+    assert "REELWORKS_PROVIDER_SPEED" not in settings
 
 
 def test_an_address_that_replicate_reaches_is_passed_on() -> None:
@@ -68,7 +79,7 @@ def test_each_service_has_a_database_of_its_own() -> None:
 
 
 def test_a_port_of_zero_becomes_a_free_one_and_no_two_are_the_same() -> None:
-    chosen = choose_ports(Ports(0, 0, 0, 0, 0, 0), ())
+    chosen = choose_ports(FREE_PORTS, ())
 
     ports = [getattr(chosen, name) for name in Ports.__slots__]
     assert len(set(ports)) == len(ports)
@@ -78,7 +89,7 @@ def test_a_port_of_zero_becomes_a_free_one_and_no_two_are_the_same() -> None:
 def test_a_taken_port_is_named_unless_nobody_needs_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        wanted = Ports(0, port, 0, 0, 0, 0)
+        wanted = replace(FREE_PORTS, generation=port)
 
         with pytest.raises(PortTaken, match=f"port {port}, for generation, is taken") as raised:
             choose_ports(wanted, ("credits", "generation"))

@@ -6,11 +6,13 @@ from importlib.resources import files
 
 import pytest
 
-from services.generation.catalog import Catalog, Problem, Reason, Variant, load_catalog
+from services.generation.catalog import Catalog, Problem, Reason, load_catalog
+from services.generation.inputs import read_schema
 from services.generation.state import Kind, Request
 
 PROMPT = "a red fox runs through fresh snow"
 IMAGE = "https://images.example.com/fox.png"
+UPLOAD = "upload:0190a000-0000-7000-8000-000000000000"
 TEXT = Request(Kind.TEXT_TO_VIDEO, "t2v-14B", "720p", PROMPT)
 SMALL = Request(Kind.TEXT_TO_VIDEO, "t2v-1.3B", "480p", PROMPT)
 PICTURE = Request(Kind.IMAGE_TO_VIDEO, "i2v-14B", "480p", PROMPT, image_uri=IMAGE)
@@ -54,15 +56,21 @@ def test_parameters_and_aspect_ratios_are_those_of_the_schema(catalog: Catalog) 
 
     assert large.parameters == ("negative_prompt", "aspect_ratio", "seed")
     assert small.parameters == ("aspect_ratio", "seed")
-    assert large.aspect_ratios() == small.aspect_ratios() == ("16:9", "9:16")
+    assert large.schema.aspect_ratios("720p") == small.schema.aspect_ratios("480p")
 
 
-def test_the_digest_of_a_schema_is_that_of_its_meaning(catalog: Catalog) -> None:
-    large, small = catalog.variant_of(TEXT), catalog.variant_of(SMALL)
-    at_480p = catalog.variant_of(replace(TEXT, resolution="480p"))
+def test_a_changed_schema_makes_another_catalog(catalog: Catalog) -> None:
+    smaller = read_schema({"Input": {"properties": {"prompt": {}}}}, Kind.TEXT_TO_VIDEO)
 
-    assert large.schema_sha256 == at_480p.schema_sha256 != small.schema_sha256
-    assert len(large.schema_sha256) == 64
+    changed = catalog.with_schema("wavespeedai/wan-2.1-t2v-720p", smaller)
+
+    assert changed.variant_of(TEXT).schema is smaller
+    assert catalog.variant_of(TEXT).schema is not smaller
+    at_480p = replace(TEXT, resolution="480p")
+    assert changed.variant_of(at_480p) == catalog.variant_of(at_480p)
+    with_ratio = replace(TEXT, aspect_ratio="9:16")
+    assert [p.reason for p in changed.problems(with_ratio)] == [PARAMETER]
+    assert list(catalog.problems(with_ratio)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,7 @@ def test_the_digest_of_a_schema_is_that_of_its_meaning(catalog: Catalog) -> None
         replace(PICTURE, image_uri="https://" + "x" * 2040),
         replace(PICTURE, image_uri="HTTPS://user@images.example.com:8443/fox.png?w=1#a"),
         replace(PICTURE, resolution="720p"),
+        replace(PICTURE, image_uri=UPLOAD),
     ],
 )
 def test_what_the_models_can_make_is_accepted(catalog: Catalog, request_: Request) -> None:
@@ -110,6 +119,9 @@ def test_what_the_models_can_make_is_accepted(catalog: Catalog, request_: Reques
             "image_uri",
             IMAGE_REFUSED,
         ),
+        (replace(PICTURE, image_uri="upload:fox"), "image_uri", IMAGE_REFUSED),
+        (replace(PICTURE, image_uri=f"{UPLOAD}/.."), "image_uri", IMAGE_REFUSED),
+        (replace(TEXT, image_uri=UPLOAD), "image_uri", IMAGE_REFUSED),
         (replace(PICTURE, image_uri="file:///etc/passwd"), "image_uri", IMAGE_REFUSED),
         (replace(PICTURE, image_uri="data:image/png;base64,AAAA"), "image_uri", IMAGE_REFUSED),
         (replace(PICTURE, image_uri="images.example.com/fox.png"), "image_uri", IMAGE_REFUSED),
@@ -193,53 +205,17 @@ def test_all_problems_are_named_at_once(catalog: Catalog) -> None:
     ]
 
 
-def test_a_request_is_mapped_onto_the_keys_that_the_model_has(catalog: Catalog) -> None:
-    full = replace(TEXT, negative_prompt="blurry", aspect_ratio="9:16")
-
-    assert catalog.variant_of(TEXT).build_input(TEXT, 7) == {"prompt": PROMPT, "seed": 7}
-    assert catalog.variant_of(full).build_input(full, 0) == {
-        "prompt": PROMPT,
-        "negative_prompt": "blurry",
-        "aspect_ratio": "9:16",
-        "seed": 0,
-    }
-    # The only model with a key for its size.
-    assert catalog.variant_of(SMALL).build_input(SMALL, 7) == {
-        "prompt": PROMPT,
-        "resolution": "480p",
-        "seed": 7,
-    }
-    assert catalog.variant_of(PICTURE).build_input(PICTURE, 7) == {
-        "prompt": PROMPT,
-        "image": IMAGE,
-        "seed": 7,
-    }
-
-
 def test_an_input_has_all_that_its_schema_requires_and_nothing_else(catalog: Catalog) -> None:
     for model in catalog.models:
         for variant in model.variants:
             image_uri = IMAGE if model.kind is Kind.IMAGE_TO_VIDEO else ""
             request = Request(model.kind, model.model, variant.resolution, PROMPT, "", image_uri)
-            schema = variant.schemas["Input"]
+            schema = variant.schema.schemas["Input"]
 
-            built = variant.build_input(request, 7)
+            built = variant.schema.build(request, 7)
 
             assert set(schema["required"]) <= built.keys() <= schema["properties"].keys()
             assert not list(catalog.problems(request))
-
-
-def test_an_enum_written_in_place_is_read_like_one_referred_to() -> None:
-    def ratios(schema: object, **schemas: object) -> tuple[str, ...]:
-        known = {"Input": {"properties": {"aspect_ratio": schema}}, **schemas}
-        return Variant("480p", 1, "o/n", known, "").aspect_ratios()
-
-    reference = {"$ref": "#/components/schemas/ratio"}
-    assert ratios({"enum": ["1:1"]}) == ("1:1",)
-    assert ratios(reference, ratio={"enum": ["1:1"]}) == ("1:1",)
-    assert ratios({"allOf": [reference]}, ratio={"enum": ["1:1"]}) == ("1:1",)
-    assert ratios({"allOf": [reference]}) == ()
-    assert ratios({"type": "string"}) == ()
 
 
 def test_a_request_whose_model_is_gone_is_told_so(catalog: Catalog) -> None:
@@ -256,3 +232,14 @@ def test_each_bundled_schema_says_when_it_was_read() -> None:
         document = json.loads(file.read_text("utf-8"))
         assert document.keys() == {"read_on", "schemas"}
         assert "prompt" in document["schemas"]["Input"]["properties"]
+
+
+def test_characters_of_a_text_that_is_too_long_are_not_looked_at(catalog: Catalog) -> None:
+    long = "\0" * 501
+
+    problems = catalog.problems(replace(TEXT, prompt=long, negative_prompt=long))
+
+    assert [(problem.field, problem.rule) for problem in problems] == [
+        ("prompt", "must have 10 to 500 characters, has 501"),
+        ("negative_prompt", "must have at most 500 characters, has 501"),
+    ]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.generation.deliveries import Disposition, Ruling, rule
-from services.generation.events import PredictionSeen, Submitted
+from services.generation.events import PredictionSeen, Source, Submitted
 from services.generation.prediction import Prediction
 from services.generation.state import Generation, Kind, Request, Stage
 
@@ -26,7 +26,7 @@ SUBMITTING = Generation(
     attempt=2,
 )
 RUNNING = replace(SUBMITTING, stage=Stage.RUNNING, job_id="job1")
-JOB1 = Prediction("job1", "processing", seed=7)
+JOB1 = Prediction("job1", "processing", input={"seed": 7})
 ORPHAN = Ruling(None, Disposition.ORPHAN)
 
 
@@ -50,7 +50,7 @@ def test_the_prediction_in_use_is_told_to_the_saga_whatever_the_address_says(
 ) -> None:
     ruling = rule(JOB1, replace(RUNNING, stage=stage), attempt, is_booked=True, attempt_seed=None)
 
-    assert ruling == Ruling(PredictionSeen(JOB1), Disposition.STALE)
+    assert ruling == Ruling(PredictionSeen(JOB1, Source.WEBHOOK), Disposition.STALE)
 
 
 @pytest.mark.parametrize("generation", [SUBMITTING, replace(RUNNING, job_id="job0")])
@@ -62,11 +62,11 @@ def test_a_booked_prediction_that_is_not_in_use_is_never_adopted(generation: Gen
 
 @pytest.mark.parametrize("seed", [7, None])
 def test_the_attempt_that_waits_adopts_its_prediction(seed: int | None) -> None:
-    prediction = replace(JOB1, seed=seed)
+    prediction = replace(JOB1, input={} if seed is None else {"seed": seed})
 
     ruling = rule(prediction, SUBMITTING, 2, is_booked=False, attempt_seed=7)
 
-    assert ruling == Ruling(Submitted(2, prediction), Disposition.ORPHAN)
+    assert ruling == Ruling(Submitted(2, prediction, Source.WEBHOOK), Disposition.ORPHAN)
 
 
 @pytest.mark.parametrize("attempt_seed", [8, None])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.generation.gate import Gate, GatePolicy, admit, pause
+from services.generation.gate import Gate, GatePolicy, admit, answered, pause, unanswered
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -115,3 +115,48 @@ def test_never_more_than_the_burst_and_the_rate_go_through(
         assert gate.tokens >= 0
         allowed = POLICY.burst + POLICY.rate_per_s * (latest - NOW).total_seconds()
         assert total <= allowed + 1e-6
+
+
+CLOSED = pause(FULL, NOW + 60 * SECOND, "no credit", probe=True)
+
+
+def test_a_gate_that_probes_lets_one_through_at_a_time_until_one_is_answered() -> None:
+    open_again = NOW + 70 * SECOND
+    assert admit(CLOSED, POLICY, 0, 9, NOW + 59 * SECOND)[0] == 0
+
+    first, probing = admit(CLOSED, POLICY, 0, 9, open_again)
+    waiting, _ = admit(probing, POLICY, 1, 9, open_again + 59 * SECOND)
+    second, _ = admit(probing, POLICY, 1, 9, open_again + POLICY.probe_s * SECOND)
+    free = answered(probing, open_again + SECOND)
+    all_of_them, _ = admit(free, POLICY, 0, 9, open_again + 5 * SECOND)
+
+    assert (first, waiting, second, all_of_them) == (1, 0, 1, 4)
+    assert (free.is_probing, free.troubles) == (False, 0)
+
+
+def test_creates_without_an_answer_close_the_gate_for_longer_and_the_fifth_makes_it_probe() -> None:
+    gate, pauses = FULL, []
+    for _ in range(6):
+        now = max(NOW, gate.paused_until or NOW)
+        gate = unanswered(gate, now, 30.0, "connection refused")
+        assert gate.paused_until is not None
+        pauses.append((gate.paused_until - now).total_seconds())
+        assert gate.is_probing == (gate.troubles >= 5)
+
+    assert pauses == [0.5, 1, 2, 4, 30, 30]
+    assert answered(gate, now).troubles == 0
+
+
+def test_an_answer_does_not_shorten_a_pause_that_is_no_probe() -> None:
+    throttled = pause(FULL, NOW + 10 * SECOND, "HTTP 429")
+
+    assert answered(throttled, NOW).paused_until == NOW + 10 * SECOND
+
+
+def test_the_answer_of_a_probe_says_when_the_next_one_goes() -> None:
+    _, probing = admit(CLOSED, POLICY, 0, 9, NOW + 70 * SECOND)
+
+    closed = unanswered(probing, NOW + 71 * SECOND, 30.0, "connection refused")
+
+    assert closed.paused_until == NOW + 71.5 * SECOND
+    assert closed.is_probing

@@ -12,6 +12,7 @@ from services.generation.prediction import (
     FINAL_STATUSES,
     NotAPrediction,
     Prediction,
+    is_interruption,
     parse_prediction,
     printable,
 )
@@ -50,7 +51,11 @@ def parsed(document: Any) -> Prediction:
 
 def test_a_create_s_answer_is_read() -> None:
     assert parsed(CREATED) == Prediction(
-        job_id=JOB_ID, status="starting", seed=1234, callback_query="g=4b7f6a52&a=1&k=abc"
+        job_id=JOB_ID,
+        status="starting",
+        created_at=datetime(2026, 3, 15, 10, 0, 0, 123456, tzinfo=UTC),
+        input={"prompt": "a red fox", "seed": 1234},
+        callback_query="g=4b7f6a52&a=1&k=abc",
     )
 
 
@@ -62,8 +67,10 @@ def test_a_finished_prediction_is_read() -> None:
         status="succeeded",
         output_url=VIDEO,
         progress_percent=100,
+        created_at=datetime(2026, 3, 15, 10, 0, 0, 123456, tzinfo=UTC),
         started_at=datetime(2026, 3, 15, 10, 0, 1, 500_000, tzinfo=UTC),
-        seed=1234,
+        input={"prompt": "a red fox", "seed": 1234},
+        predict_seconds=39.1,
         callback_query="g=4b7f6a52&a=1&k=abc",
     )
     assert prediction.is_final
@@ -294,3 +301,27 @@ def test_printable_keeps_the_length_and_what_can_be_shown(text: str) -> None:
     assert shown.isprintable()
     assert len(shown) == len(text)
     assert all(a == b for a, b in zip(text, shown, strict=True) if a.isprintable())
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "expected"),
+    [
+        ("failed", "Prediction interrupted; please retry (code: PA)", True),
+        ("failed", "Director: unexpected error handling prediction (E9828)", True),
+        ("failed", "Error E6716: the model could not be started", True),
+        ("failed", "E1001: out of memory", False),
+        ("failed", "The input or output was flagged as sensitive (E005)", False),
+        ("failed", "XE67160", False),
+        ("failed", None, False),
+        ("canceled", "Prediction interrupted; please retry (code: PA)", False),
+    ],
+)
+def test_only_failures_of_the_provider_s_machines_are_interruptions(
+    status: str, error: str | None, expected: bool
+) -> None:
+    assert is_interruption(Prediction(JOB_ID, status, error=error)) is expected
+
+
+@pytest.mark.parametrize("value", [True, "39", -1, 1e12, None, float("nan")])
+def test_a_run_time_that_is_none_is_absent(value: object) -> None:
+    assert parsed(ENDED | {"metrics": {"predict_time": value}}).predict_seconds is None

@@ -66,6 +66,7 @@ FINDINGS: dict[Stage, tuple[Finding | None, Finding | None, Finding | None]] = {
     **dict.fromkeys(UNDER_WAY, (None, None, None)),
     Stage.PARKED: (Finding.PARKED, Finding.CHARGED_WITHOUT_VIDEO, Finding.PARKED_UNRESERVED),
     Stage.REJECTED: ENDED_WITHOUT_VIDEO,
+    Stage.CANCELED: ENDED_WITHOUT_VIDEO,
     Stage.FAILED: ENDED_WITHOUT_VIDEO,
 }
 
@@ -155,3 +156,11 @@ def test_only_a_reservation_under_a_uuid_can_be_that_of_a_generation() -> None:
     assert may_be_a_generation(ours)
     for other in ("", "order-17", ours.upper(), ours.replace("-", ""), ours + "0", ours + "\n"):
         assert not may_be_a_generation(other)
+
+
+def test_a_cancel_that_keeps_a_part_of_the_price_is_no_charge_without_a_video() -> None:
+    canceled = replace(generation_in(Stage.CANCELED), refund_percent=50, charged_credits=PRICE // 2)
+
+    assert judge(canceled, OPEN, NOON) is Finding.NOT_COMMITTED
+    assert judge(canceled, reservation("COMMITTED", PRICE // 2), NOON) is None
+    assert judge(canceled, SPENT, NOON) is Finding.CHARGED_WITHOUT_VIDEO

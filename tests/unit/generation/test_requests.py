@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
 
-from services.generation.catalog import load_catalog
+from services.generation.catalog import Offer, load_catalog
 from services.generation.history import Cursor
 from services.generation.requests import (
     checks,
@@ -34,7 +34,7 @@ Statuses = generation_pb2.Generation.Status
 
 @pytest.fixture(scope="module")
 def validator() -> Validator:
-    early, late = checks(), late_checks(load_catalog())
+    early, late = checks(), late_checks(Offer(load_catalog()))
 
     def check_all(message: Message) -> Iterator[FieldViolation]:
         """Both, as for an id that is new."""
@@ -118,9 +118,11 @@ def test_every_bad_field_of_a_create_is_named_at_once(validator: Validator) -> N
         image_uri="http://x/y",
         aspect_ratio="4:3",
         seed=-1,
+        quote_token="x" * 513,
     )
 
     assert bad_fields(validator, message) == {
+        "quote_token",
         "user_id",
         "generation_id",
         "prompt",
@@ -160,6 +162,9 @@ def test_the_only_violation_gives_the_error_its_reason_and_metadata(validator: V
         (listing(status=Statuses.COMPLETED, kind=Kinds.IMAGE_TO_VIDEO, page_size=1000), set()),
         (listing(status=99, kind=99, page_size=1001), {"status", "kind", "page_size"}),
         (listing(user_id="", page_size=-1), {"user_id", "page_size"}),
+        (listing(query="é" * 100), set()),
+        (listing(query="x" * 101, kind=99), {"query", "kind"}),
+        (listing(query="\x1b[2J"), {"query"}),
         (generation_pb2.WatchGenerationsRequest(user_id="u"), set()),
         (
             generation_pb2.WatchGenerationsRequest(
@@ -222,6 +227,7 @@ def test_a_token_brings_back_its_place_to_the_microsecond(created_at: datetime) 
         {"user_id": "v"},
         {"status": Statuses.COMPLETED},
         {"kind": Kinds.TEXT_TO_VIDEO},
+        {"query": "fox"},
     ],
 )
 def test_a_token_of_another_filter_is_refused(other: dict[str, object]) -> None:

@@ -7,20 +7,27 @@ from typing import Any
 
 import pytest
 
+from services.generation.cancellation import CancelPolicy
 from services.generation.events import (
+    CancelRequested,
     CommitExpired,
     Committed,
     CreditsContradicted,
+    Deleted,
     EffectFailed,
     Event,
     OutputLost,
     OutputRenewed,
     OutputStored,
+    Poisoned,
     PredictionMissing,
     PredictionSeen,
     Refunded,
     Reserved,
     ReserveRefused,
+    Resumed,
+    Source,
+    SubmitAbsent,
     SubmitClaimed,
     SubmitDeferred,
     SubmitRefused,
@@ -28,6 +35,7 @@ from services.generation.events import (
     SubmitUnknown,
     Woken,
 )
+from services.generation.failures import explain_failure
 from services.generation.prediction import Prediction
 from services.generation.saga import begin, step
 from services.generation.state import (
@@ -51,6 +59,7 @@ STARTED = NOW - 200 * SECOND
 VIDEO = "https://replicate.delivery/xezq/out.mp4"
 OTHER_VIDEO = "https://replicate.delivery/yhqm/out.mp4"
 OUTPUT = Output("outputs/u/g.mp4", 4_711, "ab" * 32)
+CANCELED_BY_USER = Failure(FailureCode.CANCELED, "You canceled it.")
 TIMED_OUT = Failure(FailureCode.MODEL_TIMED_OUT, "The model took too long.")
 LATEST_S, DEADLINE_S = 2040, 2100
 """From NOW to the last moment to submit, and to the deadline."""
@@ -99,7 +108,13 @@ GENERATIONS = {
     Stage.ARCHIVING: ARCHIVING,
     Stage.COMMITTING: COMMITTING,
     Stage.REFUNDING: REFUNDING,
-    Stage.PARKED: replace(COMMITTING, stage=Stage.PARKED, due_at=None),
+    Stage.PARKED: replace(
+        COMMITTING,
+        stage=Stage.PARKED,
+        parked_from=Stage.COMMITTING,
+        park_reason="credits answered ALREADY_REFUNDED",
+        due_at=None,
+    ),
     Stage.REJECTED: replace(
         GENERATION,
         stage=Stage.REJECTED,
@@ -110,6 +125,9 @@ GENERATIONS = {
         COMMITTING, stage=Stage.COMPLETED, charged_credits=20, progress_percent=100, **ENDED
     ),
     Stage.FAILED: replace(REFUNDING, stage=Stage.FAILED, **ENDED),
+    Stage.CANCELED: replace(
+        REFUNDING, stage=Stage.CANCELED, refund_percent=100, failure=CANCELED_BY_USER, **ENDED
+    ),
 }
 
 
@@ -119,6 +137,7 @@ def said(status: str, job_id: str = "job1", **fields: Any) -> Prediction:
 
 SUCCEEDED = said("succeeded", output_url=VIDEO, started_at=STARTED)
 FAILED = said("failed", error="CUDA out of memory")
+OUT_OF_MEMORY = explain_failure(FAILED)
 
 
 def events_in(stage: Stage) -> dict[str, Event]:
@@ -139,8 +158,11 @@ def events_in(stage: Stage) -> dict[str, Event]:
         "refused, other": SubmitRefused(1, "seed: must be positive"),
         "deferred": SubmitDeferred(2),
         "deferred, other": SubmitDeferred(1),
+        "put off": SubmitDeferred(2, wait_s=30),
         "unknown": SubmitUnknown(2),
         "unknown, other": SubmitUnknown(3),
+        "absent": SubmitAbsent(2),
+        "absent, other": SubmitAbsent(1),
         "starting": PredictionSeen(said("starting")),
         "processing": PredictionSeen(said("processing", progress_percent=37)),
         "polled slowly": PredictionSeen(said("processing"), poll_after_s=20),
@@ -148,7 +170,9 @@ def events_in(stage: Stage) -> dict[str, Event]:
         "succeeded": PredictionSeen(SUCCEEDED),
         "no output": PredictionSeen(said("succeeded")),
         "removed": PredictionSeen(said("succeeded", data_removed=True)),
+        "no output, by webhook": PredictionSeen(said("succeeded"), Source.WEBHOOK),
         "failed": PredictionSeen(FAILED),
+        "interrupted": PredictionSeen(said("failed", error="Director: unexpected error (E6716)")),
         "failed mutely": PredictionSeen(said("failed")),
         "canceled": PredictionSeen(said("canceled")),
         "aborted": PredictionSeen(said("aborted")),
@@ -170,6 +194,12 @@ def events_in(stage: Stage) -> dict[str, Event]:
         "defect": EffectFailed(stage, is_outage=False),
         "defect, other": EffectFailed(elsewhere, is_outage=False),
         "woken": Woken(),
+        "cancel": CancelRequested(CancelPolicy(100, 75, 50)),
+        "delete": Deleted(),
+        "resumed": Resumed(),
+        "resumed, to refund": Resumed(Stage.REFUNDING),
+        "resumed, elsewhere": Resumed(Stage.RUNNING),
+        "poisoned": Poisoned(),
     }
 
 
@@ -205,18 +235,34 @@ def retried(stage: Stage) -> dict[str, To]:
 
 
 ARCHIVED = {"provider_status": "succeeded", "output_url": VIDEO, "provider_ended_at": NOW}
-PARKED = To(Stage.PARKED, None)
+
+
+def parked(stage: Stage, reason: str = "credits answered ALREADY_REFUNDED") -> To:
+    fields = {"parked_from": stage, "park_reason": reason}
+    return To(Stage.PARKED, None, fields=fields)
+
+
+def deleted(stage: Stage) -> To:
+    return To(stage, None, fields={"deleted_at": NOW})
+
+
+def poisoned(stage: Stage) -> dict[str, To]:
+    return {"poisoned": parked(stage, "it was begun again and again, and never ended")}
+
+
 ADOPTED = {"job_id": "job1", "submitted_at": NOW}
 LOOKED_AGAIN = later(Stage.RUNNING, 2, failures=1)
-UNCERTAIN = later(Stage.SUBMITTING, DEADLINE_S)
+UNCERTAIN = later(Stage.SUBMITTING, DEADLINE_S, uncertain_since=NOW)
+FLAGGED = {"refund_percent": 100}
 STILL_CANCELING = later(Stage.CANCELING, 2, jitter=True)
 CANCELED = {
     f"{status}": To(Stage.REFUNDING, 0, fields={"provider_status": status, "failure": TIMED_OUT})
     for status in ("failed", "canceled", "aborted")
 }
 F = FailureCode
+FREED = {"parked_from": None, "park_reason": None}
 
-TABLE: dict[Stage, dict[str, To]] = {
+TABLE: dict[Stage, dict[str, To | None]] = {
     Stage.RESERVING: {
         "reserved": To(Stage.READY, LATEST_S),
         "reserved, not open": refund(F.RESERVE_TIMEOUT),
@@ -224,11 +270,15 @@ TABLE: dict[Stage, dict[str, To]] = {
             Stage.REJECTED, None, code=F.INSUFFICIENT_CREDITS, fields={"rejected_available": 5}
         ),
         "no account": To(Stage.REJECTED, None, code=F.ACCOUNT_NOT_FOUND),
-        "contradicted": PARKED,
+        "contradicted": parked(Stage.RESERVING),
+        **poisoned(Stage.RESERVING),
+        "cancel": To(Stage.RESERVING, 0, fields=FLAGGED),
         **retried(Stage.RESERVING),
     },
     Stage.READY: {
         "claimed": To(Stage.SUBMITTING, 60, fields={"attempt": 1}),
+        "cancel": To(Stage.REFUNDING, 0, fields=FLAGGED | {"failure": CANCELED_BY_USER}),
+        **poisoned(Stage.READY),
         "woken": later(Stage.READY, LATEST_S),
         "outage": later(Stage.READY, LATEST_S),
         "defect": later(Stage.READY, LATEST_S),
@@ -248,10 +298,14 @@ TABLE: dict[Stage, dict[str, To]] = {
             Stage.ARCHIVING, 0, fields=ADOPTED | ARCHIVED | {"started_at": STARTED}
         ),
         "submitted, failed": refund(
-            F.MODEL_FAILED, "CUDA out of memory", **ADOPTED, provider_status="failed"
+            F.MODEL_FAILED, OUT_OF_MEMORY, **ADOPTED, provider_status="failed"
         ),
         "refused": refund(F.INPUT_REJECTED, "seed: must be positive"),
         "deferred": To(Stage.READY, LATEST_S),
+        "put off": To(Stage.READY, LATEST_S, fields={"not_before": NOW + 30 * SECOND}),
+        # A create under way is answered first.
+        "cancel": To(Stage.SUBMITTING, 0, fields=FLAGGED),
+        **poisoned(Stage.SUBMITTING),
         "unknown": UNCERTAIN,
         "woken": UNCERTAIN,
         "outage": UNCERTAIN,
@@ -264,8 +318,24 @@ TABLE: dict[Stage, dict[str, To]] = {
         "new word": later(Stage.RUNNING, 2, jitter=True),
         "succeeded": To(Stage.ARCHIVING, 0, fields=ARCHIVED),
         "no output": refund(F.MODEL_FAILED, provider_status="succeeded"),
+        # What was only told is asked for. Here it is due already.
+        "no output, by webhook": None,
+        "interrupted": To(
+            Stage.READY,
+            LATEST_S,
+            fields={
+                "resubmissions": 1,
+                "job_id": None,
+                "provider_status": None,
+                "progress_percent": 0,
+                "submitted_at": None,
+                "started_at": None,
+            },
+        ),
+        "cancel": To(Stage.CANCELING, 0, fields={"refund_percent": 50}),
+        **poisoned(Stage.RUNNING),
         "removed": refund(F.OUTPUT_LOST, provider_status="succeeded"),
-        "failed": refund(F.MODEL_FAILED, "CUDA out of memory", provider_status="failed"),
+        "failed": refund(F.MODEL_FAILED, OUT_OF_MEMORY, provider_status="failed"),
         "failed mutely": refund(F.MODEL_FAILED, provider_status="failed"),
         "canceled": refund(F.MODEL_FAILED, provider_status="canceled"),
         "aborted": refund(F.MODEL_FAILED, provider_status="aborted"),
@@ -280,6 +350,10 @@ TABLE: dict[Stage, dict[str, To]] = {
         "new word": STILL_CANCELING,
         "succeeded": To(Stage.ARCHIVING, 0, fields=ARCHIVED | {"failure": None}),
         "no output": refund(F.MODEL_TIMED_OUT, provider_status="succeeded"),
+        "interrupted": CANCELED["failed"],
+        # The deadline cancels it, not the user.
+        "cancel": To(Stage.CANCELING, 0, fields=FLAGGED),
+        **poisoned(Stage.CANCELING),
         "removed": refund(F.MODEL_TIMED_OUT, provider_status="succeeded"),
         **CANCELED,
         "failed mutely": CANCELED["failed"],
@@ -291,6 +365,7 @@ TABLE: dict[Stage, dict[str, To]] = {
         "stored": To(Stage.COMMITTING, 0, fields={"output": OUTPUT}),
         "renewed": later(Stage.ARCHIVING, 0.25, jitter=True, output_url=OTHER_VIDEO, failures=1),
         "lost": refund(F.OUTPUT_LOST, "no MP4"),
+        **poisoned(Stage.ARCHIVING),
         **retried(Stage.ARCHIVING),
     },
     Stage.COMMITTING: {
@@ -300,18 +375,34 @@ TABLE: dict[Stage, dict[str, To]] = {
         "expired": To(
             Stage.COMPLETED, None, fields={"charged_credits": 0, "progress_percent": 100}
         ),
-        "contradicted": PARKED,
+        "contradicted": parked(Stage.COMMITTING),
+        **poisoned(Stage.COMMITTING),
         **retried(Stage.COMMITTING),
     },
     Stage.REFUNDING: {
         "refunded": To(Stage.FAILED, None),
-        "contradicted": PARKED,
+        "contradicted": parked(Stage.REFUNDING),
+        **poisoned(Stage.REFUNDING),
         **retried(Stage.REFUNDING),
     },
-    Stage.PARKED: {},
-    Stage.REJECTED: {},
-    Stage.COMPLETED: {},
-    Stage.FAILED: {},
+    Stage.PARKED: {
+        "committed": To(
+            Stage.COMPLETED,
+            None,
+            fields=FREED | {"charged_credits": 20, "progress_percent": 100},
+        ),
+        "expired": To(
+            Stage.COMPLETED, None, fields=FREED | {"charged_credits": 0, "progress_percent": 100}
+        ),
+        "resumed": To(Stage.COMMITTING, 0, fields=FREED),
+        "resumed, to refund": refund(F.MODEL_FAILED, **FREED),
+    },
+    Stage.REJECTED: {"delete": deleted(Stage.REJECTED)},
+    Stage.COMPLETED: {
+        "delete": To(Stage.COMPLETED, None, fields={"deleted_at": NOW, "erase_at": NOW})
+    },
+    Stage.FAILED: {"delete": deleted(Stage.FAILED)},
+    Stage.CANCELED: {"delete": deleted(Stage.CANCELED)},
 }
 VECTORS = [
     pytest.param(GENERATIONS[stage], event, TABLE[stage].get(name), id=f"{stage}-{name}")
@@ -355,8 +446,6 @@ def assert_became(before: Generation, after: Generation, expected: To) -> None:
         fields["failure"] = after.failure
     if expected.stage is not before.stage:
         fields |= {"stage_since": NOW, "finished_at": NOW if expected.stage.is_final else None}
-    if expected.stage is Stage.PARKED:
-        fields["parked_from"] = before.stage
     if expected.visible:
         fields |= {"version": before.version + 1, "updated_at": NOW}
     assert after == replace(
@@ -648,7 +737,7 @@ def test_what_runs_does_not_go_back_to_starting_when_a_webhook_is_late() -> None
     assert late.version == processing.version
 
 
-def test_the_provider_s_words_are_kept_up_to_a_limit() -> None:
+def test_the_words_of_a_refusal_are_kept_up_to_a_limit() -> None:
     after = step(GENERATIONS[Stage.SUBMITTING], SubmitRefused(2, "x" * 10_000), NOW, TIMING)
 
     assert after.failure == Failure(FailureCode.INPUT_REJECTED, "x" * 500)
@@ -660,12 +749,6 @@ def test_each_lease_outlasts_the_effect_that_it_covers(timing: Timing) -> None:
     assert timing.provider_lease_s > 2 * timing.provider_call_s  # A cancel, then a look.
     assert timing.provider_lease_s > timing.send_before_s + timing.provider_call_s
     assert timing.archive_lease_s > timing.archive_call_s
-
-
-def test_timing_can_be_adjusted_in_part() -> None:
-    assert FAST.adjusted(poll_s=None, deadline_s=None) == FAST
-    assert FAST.adjusted(poll_s=9, deadline_s=None) == replace(FAST, poll_s=9)
-    assert FAST.adjusted(poll_s=None, deadline_s=9) == replace(FAST, deadline_s=9)
 
 
 @pytest.mark.parametrize(
@@ -694,3 +777,43 @@ def test_a_final_status_is_shown_only_when_the_money_is_settled(
 
 def test_what_was_parked_before_its_submission_is_still_queued() -> None:
     assert status_of(Stage.PARKED, begun=False) is Status.QUEUED
+
+
+def test_what_has_no_time_left_is_not_submitted_whatever_a_worker_thinks() -> None:
+    late = replace(GENERATION, deadline_at=NOW + TIMING.submit_margin_s * SECOND)
+
+    refunding = step(late, SubmitClaimed(), NOW, TIMING)
+
+    assert (refunding.stage, refunding.attempt) == (Stage.REFUNDING, 0)
+
+
+@pytest.mark.parametrize(
+    ("event", "stage"),
+    [
+        (Submitted(2, said("processing")), Stage.RUNNING),
+        (SubmitRefused(2, "seed: must be positive"), Stage.REFUNDING),
+        (SubmitDeferred(2), Stage.READY),
+        (SubmitUnknown(2), Stage.PARKED),
+        (SubmitAbsent(2), Stage.PARKED),
+        (Submitted(1, said("processing")), Stage.PARKED),
+    ],
+)
+def test_what_is_known_of_its_create_frees_what_was_parked_before(
+    event: Event, stage: Stage
+) -> None:
+    submitting = replace(GENERATIONS[Stage.SUBMITTING], uncertain_since=NOW)
+    stuck = step(submitting, Poisoned(), NOW, TIMING)
+
+    after = step(stuck, event, NOW, TIMING)
+
+    assert stuck.parked_from is Stage.SUBMITTING
+    assert after.stage is stage
+    assert (after.parked_from is None) == (stage is not Stage.PARKED)
+
+
+def test_what_was_copied_and_then_given_up_is_erased() -> None:
+    lost = step(ARCHIVING, OutputLost("job1", "no MP4"), NOW, TIMING)
+
+    failed = step(lost, Refunded(), NOW, TIMING)
+
+    assert (failed.stage, failed.erase_at) == (Stage.FAILED, NOW)
