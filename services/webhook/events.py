@@ -23,7 +23,7 @@ from sqlalchemy import (
 from services.runtime.database import Database, read_clock
 from services.runtime.errors import NotFound
 from services.runtime.shielding import Shielded
-from services.webhook.tables import State, inbox
+from services.webhook.tables import IS_NOBODYS, State, inbox
 
 __all__ = ["Backlog", "EventFilter", "EventState", "Events", "Replayed", "StoredEvent"]
 
@@ -226,7 +226,9 @@ class Events:
                         due_at=await read_clock(connection),
                         delivered_at=None,
                         refusals=0,
-                        disposition="",
+                        # Once known, that no generation uses it stays known: to a repetition the
+                        # answer is only that it came before.
+                        disposition=case((IS_NOBODYS, inbox.c.disposition), else_=""),
                     )
                 )
             count, last = count + len(batch), batch[-1]

@@ -12,6 +12,7 @@ from aiohttp import HttpVersion11, web
 from services.runtime.callback import Verdict, read_query
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
+from services.webhook.connections import ConnectionServer
 from services.webhook.inbox import Inbox, ReceivedEvent
 from services.webhook.metrics import WebhookMetrics
 from services.webhook.secret_source import SecretSource
@@ -90,7 +91,7 @@ class Ingress:
         self._journal = _Journal(self._metrics, clock)
         self._listener: asyncio.Server | None = None
         # The plain server of aiohttp: two paths need no router, whose work each request would pay.
-        self._server = web.Server(
+        self._server = ConnectionServer(
             self._answer,
             access_log=None,
             logger=_SILENT,

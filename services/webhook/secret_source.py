@@ -135,11 +135,14 @@ class SecretSource:
                 headers={"Authorization": f"Bearer {account.token}"},
                 allow_redirects=False,
             ) as response:
-                body = await response.content.read(FETCH_BYTES_MAX)
+                body = b""
+                # One read gives what has come so far, which may be a part.
+                while len(body) < FETCH_BYTES_MAX and not response.content.at_eof():
+                    body += await response.content.read(FETCH_BYTES_MAX - len(body))
                 if response.status != 200:
                     raise ValueError(f"status {response.status}")
             secret = Secret(0, decode_secret(_key_of(body)))
-        except (ClientError, TimeoutError, ValueError) as error:
+        except (ClientError, TimeoutError, ValueError, RecursionError) as error:
             logger.warning("no signing secret yet", cause=str(error) or type(error).__name__)
             return False
         if (secret,) != self._secrets:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     LargeBinary,
     and_,
     bindparam,
+    case,
     column,
     func,
     literal_column,
@@ -23,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.runtime.database import Instant
 from services.runtime.rowset import GivenRows
-from services.webhook.tables import KEY, State, inbox
+from services.webhook.tables import IS_NOBODYS, KEY, State, inbox
 
 __all__ = ["RECEIVED", "SETTLED", "BatchStatements", "batch_statements"]
 
@@ -152,18 +153,25 @@ def _select_new(given: FromClause) -> Executable:
 
 
 def _settle(given: FromClause) -> Executable:
-    changed = ("state", "due_at", "delivered_at", "last_error", "disposition")
+    changed = ("state", "due_at", "delivered_at", "last_error")
     return (
         update(inbox)
         .values(
             {
                 **{name: given.c[name] for name in changed},
+                "disposition": _disposition(given),
                 "refusals": inbox.c.refusals + given.c.more_refusals,
             }
         )
         # Who claimed an event meanwhile has made the settlement void.
         .where(inbox.c.sequence == given.c.sequence, inbox.c.tries == given.c.tries, _IS_PENDING)
     )
+
+
+def _disposition(given: FromClause) -> ColumnElement[Any]:
+    """Returns what is known of an event: that it came before hides not that nobody uses it."""
+    says_little = given.c.disposition.in_([literal_column("'DUPLICATE'"), literal_column("''")])
+    return case((and_(says_little, IS_NOBODYS), inbox.c.disposition), else_=given.c.disposition)
 
 
 def _release() -> Executable:

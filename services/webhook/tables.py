@@ -6,18 +6,20 @@ from typing import Any
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    ColumnElement,
     Identity,
     Index,
     Integer,
     LargeBinary,
     Table,
     Text,
+    literal_column,
     text,
 )
 
 from services.runtime.database import Instant, Int64, Key, new_metadata
 
-__all__ = ["IS_BLANK", "IS_UNUSED", "IS_USED", "KEY", "State", "inbox", "metadata"]
+__all__ = ["IS_BLANK", "IS_NOBODYS", "IS_UNUSED", "IS_USED", "KEY", "State", "inbox", "metadata"]
 
 # Conditions of rows, in words that a planner recognizes as those of an index.
 IS_USED = (
@@ -142,3 +144,8 @@ inbox = Table(
 
 KEY = (inbox.c.webhook_id, inbox.c.body_sha256, inbox.c.generation_id, inbox.c.attempt)
 """What makes two deliveries the same event."""
+
+IS_NOBODYS: ColumnElement[bool] = inbox.c.disposition.in_(
+    [literal_column("'ORPHAN'"), literal_column("'UNMATCHED'")]
+)
+"""Generation has recorded it, and no generation uses it."""

@@ -1,5 +1,6 @@
 """What an operator's tool finds out by reflection alone: every method, and how to call it."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from services.client.generations import new_generation_id
 from tests.end_to_end.running import Running
+from tests.pictures import make_picture
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -18,6 +20,12 @@ CREDITS = "reelworks.credits.v1.CreditsService"
 GENERATION = "reelworks.generation.v1.GenerationService"
 EVENTS = "reelworks.generation.v1.PredictionEventService"
 WEBHOOKS = "reelworks.webhook.v1.WebhookService"
+WANTED: dict[str, object] = {
+    "kind": "TEXT_TO_VIDEO",
+    "model": "t2v-1.3B",
+    "resolution": "480p",
+    "prompt": "a kite over the dunes [slow]",
+}
 UNREADABLE = {"webhookId": "msg_1", "receivedTime": "2026-11-21T12:00:00Z", "payload": "e30="}
 
 
@@ -102,9 +110,12 @@ def test_every_method_of_generation_can_be_listed_and_called(
     call(addresses["credits"], f"{CREDITS}/OpenAccount", userId=user)
 
     created = call(
-        address, f"{GENERATION}/CreateGeneration", userId=user, generationId=generation_id,
-        kind="TEXT_TO_VIDEO", model="t2v-1.3B", resolution="480p", prompt="a kite over the dunes",
-    )  # fmt: skip
+        address,
+        f"{GENERATION}/CreateGeneration",
+        userId=user,
+        generationId=generation_id,
+        **WANTED,
+    )
     got = call(address, f"{GENERATION}/GetGeneration", userId=user, generationId=generation_id)
     listed = call(address, f"{GENERATION}/ListGenerations", userId=user)
     models = call(address, f"{GENERATION}/ListModels")
@@ -113,8 +124,27 @@ def test_every_method_of_generation_can_be_listed_and_called(
         address, f"{GENERATION}/WatchGenerations", userId=user, generationIds=[generation_id]
     )
 
-    names = {"CreateGeneration", "GetGeneration", "ListGenerations", "ListModels"}
-    methods = {f"{GENERATION}/{name}" for name in names | {"WatchGenerations"}}
+    own: dict[str, object] = {"userId": user, "generationId": generation_id}
+    again = new_generation_id()
+    image = base64.b64encode(make_picture()).decode()
+    calls: dict[str, dict[str, object]] = {
+        "QuoteGeneration": {"userId": user, **WANTED},
+        "UploadImage": {"userId": user, "content": image},
+        "CancelGeneration": own,
+        "RetryGeneration": own | {"newGenerationId": again},
+        "DeleteGenerations": {"userId": user, "generationIds": [generation_id]},
+        "GetStats": {},
+        "ListParked": {},
+    }
+    answers = {name: call(address, f"{GENERATION}/{name}", **f) for name, f in calls.items()}
+
+    assert answers["QuoteGeneration"]["costCredits"] == "10"
+    assert answers["CancelGeneration"]["status"] == "CANCELED"
+    assert answers["RetryGeneration"]["retryOf"] == generation_id
+    assert answers["DeleteGenerations"] == {"deletedIds": [generation_id]}
+    # Nothing is parked, so that nothing can be resumed.
+    names = {*calls, "CreateGeneration", "GetGeneration", "ListGenerations", "ListModels"}
+    methods = {f"{GENERATION}/{name}" for name in names | {"WatchGenerations", "ResumeGeneration"}}
     assert list_methods(address) == methods | {f"{EVENTS}/DeliverPredictionEvent"}
     assert created["generationId"] == got["generationId"] == generation_id
     assert len(listed["generations"]) == 1  # type: ignore[arg-type]  # JSON.

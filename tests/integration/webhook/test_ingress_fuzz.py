@@ -45,7 +45,8 @@ _NAMES = st.sampled_from(
 )  # fmt: skip
 _METHODS = st.sampled_from(["POST", "GET", "HEAD", "PUT", "OPTIONS", "post", "P\x00ST", "", "PRI"])
 _TARGETS = st.sampled_from(
-    [WEBHOOK_PATH, WEBHOOK_PATH + "/", "/healthz", "/", "*", "http://elsewhere/healthz", "//", "",
+    [WEBHOOK_PATH, WEBHOOK_PATH + "/", "/healthz", "/", "*", "http://elsewhere/healthz",
+     "http://xn--a-.xn--/", "//", "",
      WEBHOOK_PATH + "?g=1&a=1&k=" + CANARY, WEBHOOK_PATH + "?" + good_query(),
      WEBHOOK_PATH + "?" + "x" * 9_000, WEBHOOK_PATH + "#f", "/%2e%2e/healthz", "/\u00e9", "[::1"]
 )  # fmt: skip
@@ -162,6 +163,31 @@ async def test_no_request_of_strangers_gets_a_5xx_or_stays_unanswered(
     assert CANARY not in repr(lines)
     assert CANARY not in caplog.text
     assert [line for line in lines if line["log_level"] != "debug"] == []
+
+
+async def test_a_host_that_is_no_name_is_answered_and_leaves_no_connection_behind(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened_door(url, QUICK) as door:
+        for _ in range(50):
+            status, _, _ = await door.knock(b"GET http://xn--a-.xn--/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status == 404
+
+    assert "xn--a-" not in caplog.text
+
+
+async def test_what_is_no_http_gets_a_short_answer_and_the_rest_of_it_is_not_kept(
+    url: str,
+) -> None:
+    async with opened_door(url, QUICK) as door:
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(b"x" * 20_000)
+        answer = await asyncio.wait_for(reader.read(), ANSWER_LIMIT_S)
+        writer.close()
+
+    assert STATUS.findall(answer) == [b"400"]
+    assert len(answer) < 500
+    assert b"xxx" not in answer
 
 
 @pytest.mark.timeout(300)

@@ -51,7 +51,17 @@ async def test_the_secret_is_asked_for_until_replicate_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"key": 1}', '{"key": "whsec_c2hvcnQ="}', "\udcff", "x" * 100_000]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 60_000,
+        '{"key": 1}',
+        '{"key": "whsec_c2hvcnQ="}',
+        "\udcff",
+        "x" * 100_000,
+    ],
 )
 async def test_an_odd_answer_is_asked_for_again(text: str) -> None:
     odd = FakeReplicate(text=text.encode("utf-8", "replace").decode())
