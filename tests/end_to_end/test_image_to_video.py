@@ -28,7 +28,7 @@ async def test_a_picture_becomes_a_video_with_a_still(stack: Running, tmp_path: 
     with sqlite3.connect(f"file:{stack.var / 'generation.sqlite3'}?mode=ro", uri=True) as database:
         (row,) = database.execute(
             "SELECT i.provider_url, g.video_seconds FROM images i JOIN generations g "
-            "ON g.image_uri = 'upload:' || i.image_id"
+            "ON g.image_uri = 'upload:' || i.image_id WHERE g.user_id = 'painter'"
         ).fetchall()
     assert "/v1/files/" in row[0]
     assert row[1] > 1

@@ -24,7 +24,7 @@ WANTED: dict[str, object] = {
     "kind": "TEXT_TO_VIDEO",
     "model": "t2v-1.3B",
     "resolution": "480p",
-    "prompt": "a kite over the dunes [slow]",
+    "prompt": "a kite over the dunes [stuck]",
 }
 UNREADABLE = {"webhookId": "msg_1", "receivedTime": "2026-11-21T12:00:00Z", "payload": "e30="}
 

@@ -2,6 +2,7 @@
 
 from reelworks.credits.v1 import credits_pb2
 from reelworks.generation.v1 import generation_pb2
+from reelworks.webhook.v1 import webhook_pb2
 
 from services.client.deadlines import DEADLINES_S, WATCH_S
 
@@ -12,6 +13,7 @@ def test_every_method_of_the_clients_has_a_deadline_and_streams_the_longest() ->
         for file, service in (
             (credits_pb2.DESCRIPTOR, "CreditsService"),
             (generation_pb2.DESCRIPTOR, "GenerationService"),
+            (webhook_pb2.DESCRIPTOR, "WebhookService"),
         )
         for method in file.services_by_name[service].methods
     }
