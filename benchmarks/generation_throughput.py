@@ -39,7 +39,7 @@ CALLS_AT_ONCE = 32
 CALL_S = 30.0
 LOOK_S = 0.05
 ROUND_S_MAX = 300.0
-TOKENS = 1_000_000
+TOKENS = 100_000
 WARM_UP_JOBS = 32
 STEADY_JOBS = 50
 STEADY_JOBS_PER_S = 5.0
@@ -115,6 +115,8 @@ def prepare_ground(databases: Databases) -> Ground:
     )
     [of_stack] = (p for stage in stack.stages() for p in stage if p.name == "webhook")
     environment = dict(of_stack.environment) | {
+        "REELWORKS_ADDRESS": free_address(),
+        "REELWORKS_METRICS_ADDRESS": free_address(),
         "REELWORKS_HTTP_ADDRESS": http_address,
         "REELWORKS_GENERATION_ADDRESS": address,
         "REELWORKS_DATABASE_URL": databases.make("webhook", "webhook-of-the-loop"),
