@@ -66,8 +66,9 @@ LOCK_TIMEOUT = "1s"
 BRIEF_LOCK_TIMEOUT = "10ms"
 BUSY_TIMEOUT_MS = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Writers find rows by their keys. The planner cannot tell how many rows a parameter holds, keeps a
-# plan that it made for an empty table, and would read whole tables for a few rows.
+# Whoever is waited for finds rows by an index. The planner cannot tell how many rows a parameter
+# holds, keeps a plan that it made for an empty table, and from the sixth time on one that it made
+# for any parameter: each would read whole tables for a few rows.
 _PLAN_BY_KEYS = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off"}
 
 
@@ -283,7 +284,7 @@ def open_database(url: str, *, patient: bool = False) -> Database:
         return Database(writer=engine, reader=engine, scanner=engine, lock=None)
     return Database(
         writer=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S, settings=_PLAN_BY_KEYS),
-        reader=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S),
+        reader=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S, settings=_PLAN_BY_KEYS),
         scanner=_postgresql_engine(parsed, SCAN_TIMEOUT_S, connections=SCANNERS),
         lock=None,
     )

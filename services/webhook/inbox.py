@@ -223,10 +223,7 @@ async def _write(connection: AsyncConnection, commands: Sequence[_Command]) -> l
     key, settlements, and last what passes over rows that are locked.
     """
     statements = batch_statements(connection.dialect)
-    if statements.prepare is None:
-        now = await read_clock(connection)
-    else:
-        now = (await connection.execute(statements.prepare)).one()[0]
+    now = await read_clock(connection)
     stores = [command for command in commands if isinstance(command, _Store)]
     settlements = [command for command in commands if isinstance(command, Settlement)]
     new = await _insert(connection, statements, stores, now) if stores else set()

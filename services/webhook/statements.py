@@ -63,8 +63,6 @@ _MORE_REFUSALS: ColumnElement[Any] = column("more_refusals", Integer)
 class BatchStatements:
     """All that a batch may consist of, in the order in which it is executed."""
 
-    prepare: Executable | None
-    """To be executed first, gives the database's time; None where this process has it."""
     insert: Executable
     """Takes rows of events, `bodies` one behind the other, and `now`; counts the new ones."""
     select_new: Executable
@@ -88,7 +86,6 @@ def batch_statements(dialect: Dialect) -> BatchStatements:
     received = GivenRows([*RECEIVED, _PLACE, _BODY_FROM, _BODY_BYTES], dialect)
     settled = GivenRows([*SETTLED, _MORE_REFUSALS], dialect)
     return BatchStatements(
-        prepare=_prepare() if dialect.name == "postgresql" else None,
         insert=_insert(dialect, received.table),
         select_new=_select_new(GivenRows(KEY, dialect).table),
         received=received,
@@ -96,19 +93,6 @@ def batch_statements(dialect: Dialect) -> BatchStatements:
         settled=settled,
         release=_release(),
         claim=_claim(),
-    )
-
-
-def _prepare() -> Executable:
-    """Returns what also makes PostgreSQL find rows by their keys for the rest of the transaction.
-
-    Its planner cannot tell how many rows a parameter holds, and would read the whole table for a
-    few; and it would keep a plan from when the table was empty.
-    """
-    settings = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off"}
-    return select(
-        literal_column("clock_timestamp()", Instant()),
-        *(func.set_config(name, value, True) for name, value in settings.items()),
     )
 
 
