@@ -34,7 +34,7 @@ from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
 from services.runtime.failpoints import failpoint
 
-__all__ = ["Attempt", "Claims", "NotOffered", "Work"]
+__all__ = ["Attempt", "Claims", "NotOffered", "Work", "is_search_gate"]
 
 CLAIMS_MAX = 5
 """What was begun so often is parked."""
@@ -44,7 +44,7 @@ _IN_FLIGHT = (Stage.SUBMITTING, Stage.RUNNING, Stage.CANCELING)
 
 
 _READY, _SUSPECT, _ORPHANS, _SEARCH = "waiting", "suspect", "orphans", "search"
-_is_search = tables.gates.c.name == "search"
+is_search_gate = tables.gates.c.name == "search"
 # A newer release may know stages that this one leaves to it.
 _is_suspect = and_(text(tables.SUSPECT), in_stage(*_WORKED_ON))
 
@@ -111,7 +111,7 @@ class Claims:
                 .values(due_at=now)
             )
             await connection.execute(
-                update(tables.gates).where(_is_search).values(paused_until=None)
+                update(tables.gates).where(is_search_gate).values(paused_until=None)
             )
             predictions = tables.predictions.c
             await connection.execute(

@@ -3,34 +3,24 @@
 What a request must hold is declared in the contract; here is what annotations cannot express.
 """
 
-import base64
-import binascii
-import hashlib
-import struct
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID
 
 from reelworks.generation.v1 import generation_pb2, prediction_event_pb2
 
 from services.generation.catalog import Offer
-from services.generation.history import Cursor
 from services.generation.quotes import TOKEN_CHARACTERS_MAX
 from services.generation.state import Kind, Request, Stage, Status
-from services.runtime.errors import FieldViolation, InvalidRequest
+from services.runtime.errors import FieldViolation
 from services.runtime.validation import Check
 
 __all__ = [
     "checks",
-    "cursor_in",
     "kind_of",
     "late_checks",
-    "page_token",
-    "parked_cursor_in",
-    "parked_token",
     "request_of",
     "request_violations",
     "stage_of",
@@ -41,10 +31,6 @@ ATTEMPT_MAX = 999
 PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
 DELETED_MAX = 100
 QUERY_CHARACTERS_MAX = 100
-_PARKED = "parked|"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PLACE = struct.Struct(">Q16s")
-_DIGEST_BYTES = 8
 
 _Kinds = generation_pb2.Generation.Kind
 _Statuses = generation_pb2.Generation.Status
@@ -110,56 +96,6 @@ def request_violations(offer: Offer, wanted: Request) -> Iterator[FieldViolation
     """Yields what the catalog has against making a video."""
     for problem in offer.catalog.problems(wanted):
         yield FieldViolation(problem.field, problem.rule, problem.reason, dict(problem.metadata))
-
-
-def page_token(request: generation_pb2.ListGenerationsRequest, last: Cursor) -> str:
-    """Returns the token of the page behind `last`, good for the filter of `request` only."""
-    return _token(_words(request), last)
-
-
-def cursor_in(request: generation_pb2.ListGenerationsRequest) -> Cursor | None:
-    """Returns the place that the token of `request` stands for; None for the first page.
-
-    Raises InvalidRequest if it is no token of this filter.
-    """
-    return _cursor(_words(request), request.page_token)
-
-
-def parked_token(last: Cursor) -> str:
-    """Returns the token of the page of parked generations behind `last`."""
-    return _token(_PARKED, last)
-
-
-def parked_cursor_in(request: generation_pb2.ListParkedRequest) -> Cursor | None:
-    """Returns the place that the token of `request` stands for; None for the first page.
-
-    Raises InvalidRequest if it is no token of such a page.
-    """
-    return _cursor(_PARKED, request.page_token)
-
-
-def _token(words: str, last: Cursor) -> str:
-    microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
-    place = _PLACE.pack(microseconds, UUID(last.generation_id).bytes)
-    return base64.urlsafe_b64encode(place + _digest(words, place)).decode()
-
-
-def _cursor(words: str, page_token: str) -> Cursor | None:
-    if not page_token:
-        return None
-    try:
-        token = base64.b64decode(page_token, altchars=b"-_", validate=True)
-        place, digest = token[: _PLACE.size], token[_PLACE.size :]
-        microseconds, generation_id = _PLACE.unpack(place)
-        created_at = _EPOCH + timedelta(microseconds=microseconds)
-        cursor = Cursor(created_at, str(UUID(bytes=generation_id)))
-    except (binascii.Error, ValueError, struct.error, OverflowError):
-        place, digest, cursor = b"", b"", None
-    if cursor is None or digest != _digest(words, place):
-        raise InvalidRequest(
-            [FieldViolation("page_token", "must be the next_page_token of the same request")]
-        )
-    return cursor
 
 
 def _request(message: _Wanted, kind: Kind) -> Request:
@@ -229,14 +165,6 @@ def _check_delete(message: generation_pb2.DeleteGenerationsRequest) -> Iterator[
 def _check_resume(message: generation_pb2.ResumeGenerationRequest) -> Iterator[FieldViolation]:
     if message.stage and stage_of(message.stage) is None:
         yield FieldViolation("stage", "must be a stage that this service knows")
-
-
-def _words(request: generation_pb2.ListGenerationsRequest) -> str:
-    return f"{request.user_id}|{request.status}|{request.kind}|{request.query}|"
-
-
-def _digest(words: str, place: bytes) -> bytes:
-    return hashlib.sha256(words.encode() + place).digest()[:_DIGEST_BYTES]
 
 
 def _word(words: type[_Word], name: Callable[[Any], str], value: int) -> _Word | None:

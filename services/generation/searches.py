@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, exists, select, update
 
 from services.generation import tables
+from services.generation.claims import is_search_gate
 from services.generation.commands import AttemptRecord, Happen
 from services.generation.events import Source, SubmitAbsent, Submitted
 from services.generation.prediction import Prediction
@@ -71,7 +72,7 @@ class Searches:
         attempts, generations = tables.attempts.c, tables.generations.c
         async with self._database.write() as connection:
             gate = await connection.execute(
-                select(tables.gates.c.paused_until).where(_is_search).with_for_update()
+                select(tables.gates.c.paused_until).where(is_search_gate).with_for_update()
             )
             busy_until = gate.scalar_one()
             now = await read_clock(connection)
@@ -90,7 +91,7 @@ class Searches:
                 return None
             lease = timedelta(seconds=self._timing.search_lease_s)
             await connection.execute(
-                update(tables.gates).where(_is_search).values(paused_until=now + lease)
+                update(tables.gates).where(is_search_gate).values(paused_until=now + lease)
             )
             under_way = await connection.execute(
                 select(attempts.input)
@@ -130,7 +131,7 @@ class Searches:
         """Lets others search, and notes the searches for what was not found."""
         async with self._database.write() as connection:
             await connection.execute(
-                update(tables.gates).where(_is_search).values(paused_until=None)
+                update(tables.gates).where(is_search_gate).values(paused_until=None)
             )
             now = await read_clock(connection)
             rows = [
@@ -255,7 +256,6 @@ class Searcher:
         return Listed(predictions, oldest + behind, is_readable)
 
 
-_is_search = tables.gates.c.name == "search"
 _STILL_LOST = update(tables.attempts).where(
     tables.attempts.c.generation_id == bindparam("of_generation"),
     tables.attempts.c.attempt == bindparam("of_attempt"),

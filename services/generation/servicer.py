@@ -31,18 +31,10 @@ from services.generation.messages import (
     stats_message,
     timestamp,
 )
+from services.generation.pages import cursor_in, page_token, parked_cursor_in, parked_token
 from services.generation.prediction import NotAPrediction, parse_prediction
 from services.generation.reconciliation import Reconciliation
-from services.generation.requests import (
-    cursor_in,
-    kind_of,
-    page_token,
-    parked_cursor_in,
-    parked_token,
-    request_of,
-    stage_of,
-    status_filter,
-)
+from services.generation.requests import kind_of, request_of, stage_of, status_filter
 from services.generation.saga import resumable
 from services.generation.state import Generation, Stage, Status
 from services.generation.statistics import Statistics

@@ -1,8 +1,7 @@
-"""What requests are read as, what is wrong with them, and tokens of pages."""
+"""What requests are read as, and what is wrong with them."""
 
-import base64
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from google.protobuf.message import Message
@@ -13,10 +12,8 @@ from services.generation.catalog import Offer, load_catalog
 from services.generation.history import Cursor
 from services.generation.requests import (
     checks,
-    cursor_in,
     kind_of,
     late_checks,
-    page_token,
     request_of,
     status_filter,
 )
@@ -195,83 +192,3 @@ def test_every_bad_field_of_the_other_requests_is_named_at_once(
     validator: Validator, message: Message, expected: set[str]
 ) -> None:
     assert bad_fields(validator, message) == expected
-
-
-def test_no_token_is_the_first_page() -> None:
-    assert cursor_in(listing()) is None
-
-
-@pytest.mark.parametrize(
-    "created_at",
-    [
-        CURSOR.created_at,
-        datetime(1970, 1, 1, tzinfo=UTC),
-        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
-    ],
-)
-def test_a_token_brings_back_its_place_to_the_microsecond(created_at: datetime) -> None:
-    cursor = Cursor(created_at, GENERATION_ID)
-    request = listing(status=Statuses.FAILED, kind=Kinds.TEXT_TO_VIDEO, page_size=3)
-
-    token = page_token(request, cursor)
-    again = listing(status=Statuses.FAILED, kind=Kinds.TEXT_TO_VIDEO, page_token=token)
-
-    assert cursor_in(again) == cursor  # Another page size is the same filter.
-    assert token.isascii()
-    assert len(token) <= 64
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"user_id": "v"},
-        {"status": Statuses.COMPLETED},
-        {"kind": Kinds.TEXT_TO_VIDEO},
-        {"query": "fox"},
-    ],
-)
-def test_a_token_of_another_filter_is_refused(other: dict[str, object]) -> None:
-    token = page_token(listing(), CURSOR)
-
-    with pytest.raises(InvalidRequest) as refused:
-        cursor_in(listing(page_token=token, **other))
-
-    assert [violation.field for violation in refused.value.violations] == ["page_token"]
-
-
-def test_a_token_that_was_changed_anywhere_is_refused() -> None:
-    token = base64.urlsafe_b64decode(page_token(listing(), CURSOR))
-
-    for at in range(len(token)):
-        for flip in (0x01, 0x80):
-            changed = token[:at] + bytes([token[at] ^ flip]) + token[at + 1 :]
-            with pytest.raises(InvalidRequest):
-                cursor_in(listing(page_token=base64.urlsafe_b64encode(changed).decode()))
-
-
-@pytest.mark.parametrize(
-    "token",
-    [
-        "x",
-        "ж",
-        "=" * 44,
-        "AAAA",
-        "/" * 44,
-        base64.urlsafe_b64encode(bytes(32)).decode(),
-        base64.urlsafe_b64encode(b"\xff" * 32).decode(),
-        page_token(listing(), CURSOR) + "AAAA",
-        page_token(listing(), CURSOR)[:-4],
-        "A" * 100_000,
-    ],
-    ids=lambda token: token[:12],
-)
-def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(InvalidRequest):
-        cursor_in(listing(page_token=token))
-
-
-def test_places_of_one_moment_have_different_tokens() -> None:
-    other = Cursor(CURSOR.created_at, GENERATION_ID.replace("4b", "5b"))
-    later = Cursor(CURSOR.created_at + timedelta(microseconds=1), GENERATION_ID)
-
-    assert len({page_token(listing(), cursor) for cursor in (CURSOR, other, later)}) == 3
