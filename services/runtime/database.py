@@ -2,24 +2,27 @@
 
 import contextlib
 import fcntl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from asyncpg import PostgresError
 from sqlalchemy import (
     REAL,
     BigInteger,
     Boolean,
+    Connection,
     DateTime,
     Dialect,
     Double,
+    Engine,
     Integer,
     MetaData,
     Text,
+    create_engine,
     event,
     text,
 )
@@ -36,6 +39,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services.runtime.errors import Unavailable
 from services.runtime.settings import exit_with
+from services.runtime.writer_thread import WriterThread
 
 __all__ = [
     "SQLITE_TABLE",
@@ -51,6 +55,7 @@ __all__ = [
     "parse_database_url",
     "reachable",
     "read_clock",
+    "read_clock_of",
     "trouble_of",
     "wait_briefly_for_locks",
 ]
@@ -66,6 +71,9 @@ LOCK_TIMEOUT = "1s"
 BRIEF_LOCK_TIMEOUT = "10ms"
 BUSY_TIMEOUT_MS = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_Result = TypeVar("_Result")
+
 # Whoever is waited for finds rows by an index. The planner cannot tell how many rows a parameter
 # holds, keeps a plan that it made for an empty table, and from the sixth time on one that it made
 # for any parameter: each would read whole tables for a few rows.
@@ -201,6 +209,8 @@ class Database:
     """For what reads much; the reader itself where no statement has a time limit."""
     lock: IO[str] | None
     """Held while this process has a SQLite file open; None on PostgreSQL."""
+    thread: WriterThread | None = None
+    """What writes whole database transactions to a SQLite file; None on PostgreSQL."""
 
     @property
     def is_exclusive(self) -> bool:
@@ -225,14 +235,29 @@ class Database:
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Gives a connection in a database transaction, committed at the end of the block."""
-        with reachable():
-            async with self.writer.begin() as connection:
-                yield connection
+        turn = contextlib.nullcontext() if self.thread is None else self.thread.turn
+        async with turn:
+            with reachable():
+                async with self.writer.begin() as connection:
+                    yield connection
+
+    async def transact(self, work: Callable[[Connection], _Result]) -> _Result:
+        """Returns what `work` returns, in a database transaction that is committed behind it.
+
+        On SQLite all of it runs in a thread, to which each statement by itself would be handed
+        over at the cost of several. Raises what SQLAlchemy raises.
+        """
+        if self.thread is not None:
+            return await self.thread.transact(work)
+        async with self.writer.begin() as connection:
+            return await connection.run_sync(work)
 
     async def close(self) -> None:
         """Closes all connections and lets other processes at a SQLite file."""
         for engine in {self.writer, self.reader, self.scanner}:
             await engine.dispose()
+        if self.thread is not None:
+            await self.thread.close()
         if self.lock is not None:
             self.lock.close()
 
@@ -292,16 +317,21 @@ def open_database(url: str, *, patient: bool = False) -> Database:
 
 async def read_clock(connection: AsyncConnection) -> datetime:
     """Returns the database's time as it is now, not as it was when its transaction began."""
+    return await connection.run_sync(read_clock_of)
+
+
+def read_clock_of(connection: Connection) -> datetime:
+    """Returns the same, for work that runs in a database transaction."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)  # SQLite runs in this process and has no other clock.
-    moment: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return moment
 
 
-async def wait_briefly_for_locks(connection: AsyncConnection) -> None:
+def wait_briefly_for_locks(connection: Connection) -> None:
     """Has the rest of a database transaction wait but a moment for each lock of a row."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(text(f"SET LOCAL lock_timeout = '{BRIEF_LOCK_TIMEOUT}'"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{BRIEF_LOCK_TIMEOUT}'"))
 
 
 def _postgresql_engine(
@@ -375,19 +405,25 @@ def _open_sqlite(url: URL) -> Database:
     reader = create_async_engine(
         url, pool_size=SQLITE_READERS, max_overflow=0, hide_parameters=True
     )
-    _configure_sqlite(writer, begin="BEGIN IMMEDIATE", read_only=False)
-    _configure_sqlite(reader, begin="BEGIN", read_only=True)
-    return Database(writer=writer, reader=reader, scanner=reader, lock=lock)
+    threaded = create_engine(
+        url.set(drivername="sqlite"), pool_size=1, max_overflow=0, hide_parameters=True
+    )
+    _configure_sqlite(writer.sync_engine, begin="BEGIN IMMEDIATE", read_only=False)
+    _configure_sqlite(threaded, begin="BEGIN IMMEDIATE", read_only=False)
+    _configure_sqlite(reader.sync_engine, begin="BEGIN", read_only=True)
+    return Database(
+        writer=writer, reader=reader, scanner=reader, lock=lock, thread=WriterThread(threaded)
+    )
 
 
-def _configure_sqlite(engine: AsyncEngine, begin: str, *, read_only: bool) -> None:
+def _configure_sqlite(engine: Engine, begin: str, *, read_only: bool) -> None:
     """Sets a SQLite engine up for durability, and for its locks to be taken where we say.
 
     Reading first and asking for the write lock later would fail without waiting, so a writer begins
     with BEGIN IMMEDIATE (https://docs.sqlalchemy.org/en/21/dialects/sqlite.html).
     """
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # The driver sends no BEGIN of its own.
         cursor = connection.cursor()
@@ -401,6 +437,6 @@ def _configure_sqlite(engine: AsyncEngine, begin: str, *, read_only: bool) -> No
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin_transaction(connection: Any) -> None:
         connection.exec_driver_sql(begin)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,6 +44,8 @@ class GroupCommit(Generic[_Command, _Answer]):
 
     `apply` gets a connection in a database transaction and the commands of a batch in order of
     arrival, and returns for each its answer, or the exception that this command alone shall raise.
+    With `at_once` it awaits nothing, and is run where that is cheapest: on SQLite in a thread, so
+    it may touch nothing that belongs to the event loop.
     If `apply` itself raises, nothing of the batch is written: after a conflict or a lost connection
     the whole batch is tried again; after anything else, and after conflicts that do not end, each
     command is tried once by itself, so that the culprit fails alone. All this is safe because every
@@ -57,8 +60,11 @@ class GroupCommit(Generic[_Command, _Answer]):
         database: Database,
         apply: Callable[
             [AsyncConnection, Sequence[_Command]], Awaitable[Sequence[_Answer | Exception]]
-        ],
+        ]
+        | None = None,
         *,
+        at_once: Callable[[Connection, Sequence[_Command]], Sequence[_Answer | Exception]]
+        | None = None,
         batch_max: int = 256,
         queue_max: int = 10_000,
         weigh: Callable[[_Command], int] = lambda _: 0,
@@ -66,7 +72,10 @@ class GroupCommit(Generic[_Command, _Answer]):
         queue_weight_max: int = 0,
     ) -> None:
         self._database = database
+        if (apply is None) == (at_once is None):
+            raise ValueError("batches are applied in one way")
         self._apply = apply
+        self._at_once = at_once
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._weigh = weigh
@@ -186,10 +195,7 @@ class GroupCommit(Generic[_Command, _Answer]):
         conflicts = losses = 0
         while True:
             try:
-                async with self._database.writer.begin() as connection:
-                    if apart:
-                        await wait_briefly_for_locks(connection)
-                    return await self._apply(connection, commands)
+                return await self._run_apply(commands, apart=apart)
             except (SQLAlchemyError, OSError) as error:
                 match trouble_of(error):
                     case Trouble.CONFLICT:
@@ -211,6 +217,24 @@ class GroupCommit(Generic[_Command, _Answer]):
                             ) from error
                     case Trouble.OTHER:
                         raise
+
+    async def _run_apply(
+        self, commands: Sequence[_Command], *, apart: bool
+    ) -> Sequence[_Answer | Exception]:
+        at_once = self._at_once
+        if at_once is not None:
+
+            def work(connection: Connection) -> Sequence[_Answer | Exception]:
+                if apart:
+                    wait_briefly_for_locks(connection)
+                return at_once(connection, commands)
+
+            return await self._database.transact(work)
+        assert self._apply is not None
+        async with self._database.writer.begin() as connection:
+            if apart:
+                await connection.run_sync(wait_briefly_for_locks)
+            return await self._apply(connection, commands)
 
 
 def _settle_all(

@@ -59,6 +59,12 @@ DECLARED: Mapping[str, Measure] = {
     "webhook_requests_total": Measure(
         Kind.COUNTER, "Answers to webhooks, by HTTP status.", ("answer",)
     ),
+    "webhook_broken_requests_total": Measure(
+        Kind.COUNTER, "Connections that were ended since what came was no HTTP."
+    ),
+    "webhook_connections_refused_total": Measure(
+        Kind.COUNTER, "Connections that were ended at once, since too many were open."
+    ),
     "webhook_rejected_total": Measure(
         Kind.COUNTER, "Webhooks whose signature was not accepted, by reason.", ("reason",)
     ),

@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -222,4 +223,7 @@ def is_loopback(address: str) -> bool:
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # A name, and 127.example is as good a one as any.
+        return host == "localhost"

@@ -13,7 +13,7 @@ from services.runtime.channel import connect
 from services.runtime.database import Database
 from services.runtime.metrics import Metrics, serving_metrics
 from services.runtime.migrations import open_migrated
-from services.runtime.process import run_service
+from services.runtime.process import collect_rarely, run_service
 from services.runtime.server import ServedService, Server
 from services.runtime.settings import exit_with, split_address
 from services.runtime.telemetry import get_logger
@@ -55,6 +55,7 @@ async def serve(settings: WebhookSettings, leave: asyncio.Event) -> None:
     try:
         async with serving_metrics(metrics, settings.metrics_address):
             parts = _Parts(settings, leave, database, secrets, callback_keys, metrics)
+            collect_rarely()
             await parts.serve()
     finally:
         await database.close()

@@ -80,7 +80,7 @@ def settlement_of(event: ClaimedEvent, answer: Answer, retry_s: float) -> Settle
         dead = answer.disposition == _Disposition.UNREADABLE
         return Settlement(
             event.sequence,
-            event.tries,
+            event.lease_ends_at,
             State.DEAD if dead else State.DELIVERED,
             disposition=_name(answer.disposition),
         )
@@ -88,7 +88,7 @@ def settlement_of(event: ClaimedEvent, answer: Answer, retry_s: float) -> Settle
     doublings = min(event.tries - 1, RETRY_DOUBLINGS_MAX)
     return Settlement(
         event.sequence,
-        event.tries,
+        event.lease_ends_at,
         State.DEAD
         if refusals_max is not None and event.refusals + 1 >= refusals_max
         else State.PENDING,

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from sqlalchemy import literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, literal, select
 
-from services.runtime.database import Database, read_clock
+from services.runtime.database import Database, read_clock_of
 from services.runtime.errors import Unavailable
 from services.runtime.group_commit import GroupCommit
 from services.webhook.statements import RECEIVED, SETTLED, BatchStatements, batch_statements
@@ -71,6 +70,8 @@ class ClaimedEvent:
     """How often it was claimed, this time included."""
     refusals: int
     """How many answers so far count towards DEAD."""
+    lease_ends_at: datetime
+    """Until when nobody else gets it; tells this claim from all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class Settlement:
     """What a try to deliver came to."""
 
     sequence: int
-    tries: int
-    """As claimed; somebody who claimed the event meanwhile makes this settlement void."""
+    lease_ends_at: datetime
+    """As claimed; whoever claimed, replayed or dropped the event since makes this void."""
     state: State
     delay_s: float = 0.0
     """When to try again, from now, if it stays PENDING."""
@@ -135,7 +136,7 @@ class Inbox:
     ) -> None:
         """Takes `arrived`, which is set whenever there is an event to deliver.
 
-        `wrote` is told how many events a database transaction stored.
+        `wrote` is told how many events a database transaction stored, maybe in another thread.
         """
         self._arrived = arrived
         self._database = database
@@ -143,7 +144,7 @@ class Inbox:
         self._wrote = wrote
         self._writer = GroupCommit[_Command, Any](
             database,
-            self._write,
+            at_once=self._write,
             batch_max=BATCH_ROWS_MAX,
             queue_max=QUEUE_ROWS_MAX,
             weigh=_weigh,
@@ -204,8 +205,8 @@ class Inbox:
         except TimeoutError:
             raise Unavailable("DATABASE_UNAVAILABLE", "The database takes too long.") from None
 
-    async def _write(self, connection: AsyncConnection, commands: Sequence[_Command]) -> list[Any]:
-        answers = await _write(connection, commands)
+    def _write(self, connection: Connection, commands: Sequence[_Command]) -> list[Any]:
+        answers = _write(connection, commands)
         if stored := sum(isinstance(command, _Store) for command in commands):
             self._wrote(stored)
         return answers
@@ -216,21 +217,21 @@ def _weigh(command: _Command) -> int:
     return len(command.body) if isinstance(command, _Store) else 0
 
 
-async def _write(connection: AsyncConnection, commands: Sequence[_Command]) -> list[Any]:
+def _write(connection: Connection, commands: Sequence[_Command]) -> list[Any]:
     """Writes a batch; the answer to a store is whether it was new, to a claim what it got.
 
     The order is the same in every replica, or two of them could wait for each other: inserts by
     key, settlements, and last what passes over rows that are locked.
     """
     statements = batch_statements(connection.dialect)
-    now = await read_clock(connection)
+    now = read_clock_of(connection)
     stores = [command for command in commands if isinstance(command, _Store)]
     settlements = [command for command in commands if isinstance(command, Settlement)]
-    new = await _insert(connection, statements, stores, now) if stores else set()
+    new = _insert(connection, statements, stores, now) if stores else set()
     if settlements:
-        await _settle(connection, statements, settlements, now)
+        _settle(connection, statements, settlements, now)
     for leased in {command.leased for command in commands if isinstance(command, _Release)}:
-        await connection.execute(
+        connection.execute(
             statements.release, {"now": now, "leased": int(leased), "rows_max": RELEASED_ROWS_MAX}
         )
     answers: list[Any] = []
@@ -243,14 +244,14 @@ async def _write(connection: AsyncConnection, commands: Sequence[_Command]) -> l
             case Settlement() | _Release():
                 answers.append(None)
             case _Claim():
-                answers.append(await _claim(connection, statements, command, now))
+                answers.append(_claim(connection, statements, command, now))
             case _:
                 assert_never(command)
     return answers
 
 
-async def _insert(
-    connection: AsyncConnection,
+def _insert(
+    connection: Connection,
     statements: BatchStatements,
     stores: Sequence[_Store],
     now: datetime,
@@ -266,14 +267,14 @@ async def _insert(
         bodies.append(store.body)
         body_from += body_bytes
     given = {**statements.received.parameters(rows), "now": now}
-    inserted = await connection.execute(statements.insert, {**given, "bodies": b"".join(bodies)})
+    inserted = connection.execute(statements.insert, {**given, "bodies": b"".join(bodies)})
     if inserted.rowcount == len(stores):  # Fetching the keys would cost more than storing them.
         return {store.key for store in stores}
-    return {tuple(row) for row in await connection.execute(statements.select_new, given)}
+    return {tuple(row) for row in connection.execute(statements.select_new, given)}
 
 
-async def _settle(
-    connection: AsyncConnection,
+def _settle(
+    connection: Connection,
     statements: BatchStatements,
     settlements: Sequence[Settlement],
     now: datetime,
@@ -282,21 +283,21 @@ async def _settle(
     for settlement in settlements:
         row: dict[str, object] = {
             "sequence": settlement.sequence,
-            "tries": settlement.tries,
             "state": settlement.state.value,
             "due_at": now + timedelta(seconds=settlement.delay_s),
             "delivered_at": now if settlement.state is State.DELIVERED else None,
             "last_error": _plain(settlement.error, ERROR_CHARACTERS_MAX),
             "disposition": _plain(settlement.disposition, DISPOSITION_CHARACTERS_MAX),
         }
-        rows.append([*(row[one.name] for one in SETTLED), int(settlement.refused)])
-    await connection.execute(statements.settle, statements.settled.parameters(rows))
+        more = [settlement.lease_ends_at, int(settlement.refused)]
+        rows.append([*(row[one.name] for one in SETTLED), *more])
+    connection.execute(statements.settle, statements.settled.parameters(rows))
 
 
-async def _claim(
-    connection: AsyncConnection, statements: BatchStatements, command: _Claim, now: datetime
+def _claim(
+    connection: Connection, statements: BatchStatements, command: _Claim, now: datetime
 ) -> list[ClaimedEvent]:
-    claimed = await connection.execute(
+    claimed = connection.execute(
         statements.claim,
         {
             "now": now,

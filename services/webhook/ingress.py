@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from services.runtime.callback import Verdict, read_query
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
-from services.webhook.connections import ConnectionServer
+from services.webhook.connections import Acknowledgement, ConnectionServer
 from services.webhook.inbox import Inbox, ReceivedEvent
 from services.webhook.metrics import WebhookMetrics
 from services.webhook.secret_source import SecretSource
@@ -29,6 +29,7 @@ HEADERS_KEPT = (
     "content-type",
     "user-agent",
 )
+STORED = "stored\n"
 PROBE_AGE_S_MAX = 5.0
 SHUTDOWN_S = 5.0
 MEBIBYTE = 1024 * 1024
@@ -38,6 +39,9 @@ logger = get_logger(__name__)
 # What aiohttp would log is what strangers sent: malformed requests, with their content.
 # A logger outside of the tree, since levels in the tree are for all.
 _SILENT = logging.Logger("aiohttp.silent", logging.CRITICAL + 1)  # noqa: LOG001
+
+
+_STORED = Acknowledgement(STORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Ingress:
         # The plain server of aiohttp: two paths need no router, whose work each request would pay.
         self._server = ConnectionServer(
             self._answer,
+            found_broken=self._metrics.found_broken,
             access_log=None,
             logger=_SILENT,
             keepalive_timeout=limits.idle_s,
@@ -109,6 +114,7 @@ class Ingress:
 
         def accept() -> asyncio.Protocol:
             if len(self._server.connections) >= self._limits.connections_max:
+                self._metrics.refused_connection()
                 return _Refuse()
             return self._server()
 
@@ -150,8 +156,10 @@ class Ingress:
     async def _receive(self, request: web.BaseRequest) -> web.Response:
         """Answers one webhook and counts the answer, unless the journal does."""
         response = await self._take(request)
-        if response.status != 200:
+        if response is not _STORED:
             self._metrics.answered(response.status)
+        elif not Acknowledgement.suits(request):
+            return web.Response(text=STORED)
         return response
 
     async def _take(self, request: web.BaseRequest) -> web.Response:
@@ -260,7 +268,7 @@ class Ingress:
             self._metrics.verified(event.received_at, event.query_verdict, event.secret_number)
             return _come_back(503)
         self._journal.note(_Stored(event, is_new, loop.time() - began))
-        return web.Response(text="stored\n")
+        return _STORED
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ class WebhookMetrics:
         """Takes the measures of the process; without them it counts for nobody."""
         metrics = metrics or Metrics()
         self._requests = metrics.counter("webhook_requests_total")
+        self._broken = metrics.counter("webhook_broken_requests_total")
+        self._connections_refused = metrics.counter("webhook_connections_refused_total")
         self._rejected = metrics.counter("webhook_rejected_total")
         self._queries = metrics.counter("webhook_query_total")
         self._acknowledged_s = metrics.histogram("webhook_ack_seconds")
@@ -31,6 +33,14 @@ class WebhookMetrics:
     def answered(self, status: int, count: int = 1) -> None:
         """Counts answers to webhooks."""
         self._requests.labels(status).inc(count)
+
+    def found_broken(self) -> None:
+        """Counts a connection that was ended since what came was no HTTP."""
+        self._broken.inc()
+
+    def refused_connection(self) -> None:
+        """Counts a connection that was one too many."""
+        self._connections_refused.inc()
 
     def rejected(self, reason: str) -> None:
         """Counts a signature that was not accepted."""

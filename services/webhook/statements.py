@@ -49,13 +49,13 @@ _BODY_BYTES: ColumnElement[Any] = column("body_bytes", Integer)
 
 SETTLED = (
     inbox.c.sequence,
-    inbox.c.tries,
     inbox.c.state,
     inbox.c.due_at,
     inbox.c.delivered_at,
     inbox.c.last_error,
     inbox.c.disposition,
 )
+_LEASE_ENDS_AT: ColumnElement[Any] = column("lease_ends_at", Instant())
 _MORE_REFUSALS: ColumnElement[Any] = column("more_refusals", Integer)
 
 
@@ -73,7 +73,7 @@ class BatchStatements:
     settle: Executable
     """Takes rows of settlements."""
     settled: GivenRows
-    """Makes those rows: SETTLED, and how many refusals are to be added."""
+    """Makes those rows: SETTLED, when the claim's lease ends, and how many refusals to add."""
     release: Executable
     """Takes `now`, `leased` and `rows_max`: has what waits come due in the order of its age."""
     claim: Executable
@@ -84,7 +84,7 @@ class BatchStatements:
 def batch_statements(dialect: Dialect) -> BatchStatements:
     """Returns the statements in the words of `dialect`; they are made once for an engine."""
     received = GivenRows([*RECEIVED, _PLACE, _BODY_FROM, _BODY_BYTES], dialect)
-    settled = GivenRows([*SETTLED, _MORE_REFUSALS], dialect)
+    settled = GivenRows([*SETTLED, _LEASE_ENDS_AT, _MORE_REFUSALS], dialect)
     return BatchStatements(
         insert=_insert(dialect, received.table),
         select_new=_select_new(GivenRows(KEY, dialect).table),
@@ -147,8 +147,12 @@ def _settle(given: FromClause) -> Executable:
                 "refusals": inbox.c.refusals + given.c.more_refusals,
             }
         )
-        # Who claimed an event meanwhile has made the settlement void.
-        .where(inbox.c.sequence == given.c.sequence, inbox.c.tries == given.c.tries, _IS_PENDING)
+        # Who claimed or replayed an event meanwhile has set another time, which makes this void.
+        .where(
+            inbox.c.sequence == given.c.sequence,
+            inbox.c.due_at == given.c.lease_ends_at,
+            _IS_PENDING,
+        )
     )
 
 
@@ -208,5 +212,6 @@ def _claim() -> Executable:
             inbox.c.body,
             inbox.c.tries,
             inbox.c.refusals,
+            inbox.c.due_at,
         )
     )

@@ -103,6 +103,8 @@ async def test_without_a_certificate_only_loopback_is_listened_on(
     assert [is_loopback(a) for a in ("127.0.0.2:1", "[::1]:1", "localhost:1", "unix:/x")] == [
         True
     ] * 4
+    assert not is_loopback("127.example:1")
+    assert not is_loopback("127.0.0.1.example:1")
     assert not is_loopback("10.0.0.1:1")
 
 

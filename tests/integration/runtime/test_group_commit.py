@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -341,3 +341,77 @@ async def test_closing_writes_what_waits_and_refuses_what_comes(
 
     assert [await first, await second] == ["wrote 1", "wrote 2"]
     assert await written(database) == [1, 2]
+
+
+def write_at_once(connection: Connection, numbers: Sequence[int]) -> list[str | Exception]:
+    for number in numbers:
+        connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": number})
+    return [NotFound("UNLUCKY", "No.") if n == 13 else f"wrote {n}" for n in numbers]
+
+
+@contextlib.asynccontextmanager
+async def writing_at_once(
+    database: Database,
+    write: Callable[[Connection, Sequence[int]], list[str | Exception]] = write_at_once,
+) -> AsyncIterator[GroupCommit[int, str]]:
+    writer = GroupCommit[int, str](database, at_once=write)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(writer.run())
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+async def test_work_that_awaits_nothing_fails_and_succeeds_command_by_command_too(
+    database: Database,
+) -> None:
+    async with writing_at_once(database) as writer:
+        answers = await asyncio.gather(
+            *(writer.submit(n) for n in (1, -1, 13, 2)), return_exceptions=True
+        )
+
+    assert answers[0] == "wrote 1"
+    assert isinstance(answers[1], ServiceFailed)
+    assert isinstance(answers[2], NotFound)
+    assert answers[3] == "wrote 2"
+    assert await written(database) == [1, 2, 13]
+
+
+async def test_work_that_awaits_nothing_is_tried_again_after_a_conflict(
+    database: Database,
+) -> None:
+    troubles = [serialization_failure(), serialization_failure()]
+
+    def write(connection: Connection, numbers: Sequence[int]) -> list[str | Exception]:
+        answers = write_at_once(connection, numbers)
+        if troubles:
+            raise troubles.pop()
+        return answers
+
+    async with writing_at_once(database, write) as writer:
+        assert await writer.submit(7) == "wrote 7"
+
+    assert troubles == []
+    assert await written(database) == [7]
+
+
+async def test_others_that_write_wait_for_their_turn_and_lose_nothing(database: Database) -> None:
+    async def write_beside(number: int) -> None:
+        async with database.write() as connection:
+            await connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": number})
+
+    async with writing_at_once(database) as writer:
+        await asyncio.gather(
+            *(writer.submit(n) for n in range(0, 100, 2)),
+            *(write_beside(n) for n in range(1, 100, 2)),
+        )
+
+    assert await written(database) == list(range(100))
+
+
+def test_a_batch_is_applied_in_one_way() -> None:
+    database = open_database("postgresql://localhost/nowhere")
+
+    with pytest.raises(ValueError, match="in one way"):
+        GroupCommit[int, str](database)

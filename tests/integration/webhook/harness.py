@@ -24,9 +24,11 @@ from sqlalchemy.engine import make_url
 from services.runtime.callback import Verdict, sign_query
 from services.runtime.channel import connect
 from services.runtime.database import Database, open_database
+from services.runtime.metrics import PREFIX, Metrics
 from services.webhook.forwarder import DEADLINES_S, MESSAGE_BYTES_MAX, Forwarder, Timing
 from services.webhook.inbox import Inbox, ReceivedEvent
 from services.webhook.ingress import WEBHOOK_PATH, Ingress, Limits
+from services.webhook.metrics import WebhookMetrics
 from services.webhook.secret_source import SecretSource
 from services.webhook.signature import Secret
 from services.webhook.tables import inbox
@@ -168,16 +170,29 @@ class Door:
 
 @contextlib.asynccontextmanager
 async def opened_door(
-    url: str, limits: Limits | None = None, *, secrets: SecretSource | None = None, **options: Any
+    url: str,
+    limits: Limits | None = None,
+    *,
+    secrets: SecretSource | None = None,
+    metrics: Metrics | None = None,
+    **options: Any,
 ) -> AsyncIterator[Door]:
+    measures = WebhookMetrics(metrics)
     secrets = secrets or SecretSource((Secret(0, KEY),))
     async with opened(url) as database, opened_inbox(database, **options) as box:
-        ingress = Ingress(box, secrets, [CALLBACK_KEY], ENVIRONMENT, limits=limits)
+        ingress = Ingress(
+            box, secrets, [CALLBACK_KEY], ENVIRONMENT, limits=limits, metrics=measures
+        )
         port = await ingress.start("127.0.0.1", 0)
         try:
             yield Door(port, database, box, ingress, secrets)
         finally:
             await ingress.stop()
+
+
+def counted(metrics: Metrics, name: str) -> int:
+    """Returns what a counter without labels has counted."""
+    return int(metrics.registry.get_sample_value(PREFIX + name) or 0)
 
 
 def free_port() -> int:

@@ -193,8 +193,12 @@ async def test_an_outage_releases_no_event_that_generation_itself_refuses(url: s
             await box.store(received(name))
         away, refused, leased = await box.claim(3, 100)
         error: dict[str, Any] = {"delay_s": 100.0, "error": "X"}
-        await box.settle(Settlement(away.sequence, 1, State.PENDING, **error))
-        await box.settle(Settlement(refused.sequence, 1, State.PENDING, refused=True, **error))
+        await box.settle(Settlement(away.sequence, away.lease_ends_at, State.PENDING, **error))
+        await box.settle(
+            Settlement(
+                refused.sequence, refused.lease_ends_at, State.PENDING, refused=True, **error
+            )
+        )
 
         await box.release_paused()
         assert [event.webhook_id for event in await box.claim(3, 100)] == ["away"]

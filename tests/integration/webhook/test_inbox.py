@@ -8,6 +8,7 @@ from sqlalchemy.engine import make_url
 
 from services.runtime.database import Database
 from services.runtime.errors import ServiceError, Unavailable
+from services.webhook.events import EventFilter, Events
 from services.webhook.inbox import Settlement, _command, _write
 from services.webhook.tables import State, metadata
 from tests.integration.webhook.harness import (
@@ -168,6 +169,26 @@ async def test_a_claimed_event_is_nobody_elses_until_its_lease_ends(
         assert [event.tries for event in again] == [2] * len(again)
 
 
+async def test_a_replay_of_an_event_in_flight_is_not_settled_by_the_older_delivery(
+    url: str,
+) -> None:
+    async with opened(url) as database, opened_inbox(database) as box:
+        await box.store(received())
+        (older,) = await box.claim(1, 30)
+        await Events(database, lambda: None).replay(
+            EventFilter(sequences=(older.sequence,)), dry_run=False
+        )
+
+        await box.settle(Settlement(older.sequence, older.lease_ends_at, State.DELIVERED))
+
+        (row,) = await rows(database)
+        assert (row["state"], row["delivered_at"]) == (State.PENDING, None)
+        (newer,) = await box.claim(1, 30)
+        await box.settle(Settlement(newer.sequence, newer.lease_ends_at, State.DELIVERED))
+        (row,) = await rows(database)
+        assert (row["state"], row["tries"]) == (State.DELIVERED, 2)
+
+
 async def test_a_settlement_counts_unless_the_event_was_claimed_anew(
     url: str,
 ) -> None:
@@ -176,21 +197,23 @@ async def test_a_settlement_counts_unless_the_event_was_claimed_anew(
         (slow,) = await box.claim(1, 0)
         (event,) = await box.claim(1, 30)
 
-        await box.settle(Settlement(slow.sequence, slow.tries, State.DEAD))
+        await box.settle(Settlement(slow.sequence, slow.lease_ends_at, State.DEAD))
         (row,) = await rows(database)
         assert (row["state"], row["tries"]) == (State.PENDING, 2)
 
         refused = Settlement(
-            event.sequence, event.tries, State.PENDING, 0.0, refused=True, error="X" * 999
+            event.sequence, event.lease_ends_at, State.PENDING, 0.0, refused=True, error="X" * 999
         )
         await box.settle(refused)
         (row,) = await rows(database)
         assert (row["state"], row["refusals"], row["last_error"]) == ("PENDING", 1, "X" * 300)
 
         (event,) = await box.claim(1, 30)
-        done = Settlement(event.sequence, event.tries, State.DELIVERED, disposition="APPLIED")
+        done = Settlement(
+            event.sequence, event.lease_ends_at, State.DELIVERED, disposition="APPLIED"
+        )
         await box.settle(done)
-        await box.settle(Settlement(event.sequence, event.tries, State.DEAD))
+        await box.settle(Settlement(event.sequence, event.lease_ends_at, State.DEAD))
         (row,) = await rows(database)
         assert (row["state"], row["disposition"], row["last_error"]) == ("DELIVERED", "APPLIED", "")
         assert row["delivered_at"] is not None
@@ -203,12 +226,12 @@ async def test_rows_are_written_in_the_order_of_their_keys_so_that_replicas_neve
 ) -> None:
     async with opened(url) as database, opened(url) as other, opened_inbox(database) as box:
         async with other.write() as connection:
-            await _write(connection, [_command(received("m"))])
+            await connection.run_sync(_write, [_command(received("m"))])
             storing = asyncio.gather(*(box.store(received(name)) for name in ("z", "m", "a")))
             await eventually(lambda: _somebody_waits(database))
             # Had "z" been written before "m", the two would wait for each other now.
             await connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
-            await _write(connection, [_command(received("z"))])
+            await connection.run_sync(_write, [_command(received("z"))])
 
         assert await storing == [False, False, True]
 

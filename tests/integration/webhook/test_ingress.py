@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import structlog
 
+from services.runtime.metrics import Metrics
 from services.webhook.ingress import WEBHOOK_PATH, Limits
 from services.webhook.secret_source import SecretSource
 from services.webhook.signature import Secret
@@ -19,6 +20,7 @@ from tests.integration.webhook.harness import (
     KEY,
     SECRET,
     Door,
+    counted,
     eventually,
     good_query,
     headers_of,
@@ -208,7 +210,9 @@ async def test_silent_connections_and_slow_headers_are_ended(url: str, sent: byt
 
 
 async def test_connections_above_the_limit_are_ended_and_room_comes_back(url: str) -> None:
-    async with opened_door(url, replace(QUICK, connections_max=2, idle_s=30)) as door:
+    metrics = Metrics()
+    limits = replace(QUICK, connections_max=2, idle_s=30)
+    async with opened_door(url, limits, metrics=metrics) as door:
         held = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(2)]
         for _, writer in held:
             writer.write(b"POST ")
@@ -225,6 +229,7 @@ async def test_connections_above_the_limit_are_ended_and_room_comes_back(url: st
                 writer.close()
 
         assert await eventually(is_refused)
+        assert counted(metrics, "webhook_connections_refused_total") >= 1
         for _, writer in held:
             writer.close()
 
@@ -418,6 +423,56 @@ async def test_broken_requests_get_no_5xx_and_leave_the_door_open(
         assert (await door.knock(raw()))[0] == 200
         assert len(await door.rows()) == 1
     assert [line["event"] for line in caught if line["log_level"] != "debug"] == ["stored"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"garbage\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET /healthz HTTP/0.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x00" * 100,
+    ],
+)
+async def test_what_is_no_http_of_our_time_is_answered_400_closed_and_counted(
+    url: str, sent: bytes
+) -> None:
+    metrics = Metrics()
+    async with opened_door(url, QUICK, metrics=metrics) as door:
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(sent)
+
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+
+        writer.close()
+        assert answer.split(b" ", 2)[:2] in ([b"HTTP/1.0", b"400"], [b"HTTP/1.1", b"400"])
+        assert counted(metrics, "webhook_broken_requests_total") == 1
+
+
+async def test_no_answer_says_what_serves(url: str) -> None:
+    async with opened_door(url, QUICK) as door:
+        heads = [
+            (await door.knock(request))[1]
+            for request in (
+                raw(),
+                raw(headers=[]),
+                raw().replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+                b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"garbage\r\n\r\n",
+            )
+        ]
+
+    assert [int(head.split()[1]) for head in heads] == [200, 401, 200, 404, 200, 400]
+    for head in heads:
+        names = [line.split(":")[0].lower() for line in head.splitlines()[1:] if line]
+        assert "server" not in names
+        assert names.count("date") == names.count("content-length") == 1
+        assert "aiohttp" not in head.lower()
 
 
 async def test_a_caller_that_vanishes_changes_nothing(url: str) -> None:

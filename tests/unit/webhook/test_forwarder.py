@@ -13,7 +13,8 @@ Code = grpc.StatusCode
 
 
 def event(tries: int = 1, refusals: int = 0) -> ClaimedEvent:
-    return ClaimedEvent(7, "msg_1", "", 0, datetime.now(UTC), b"{}", tries, refusals)
+    now = datetime.now(UTC)
+    return ClaimedEvent(7, "msg_1", "", 0, now, b"{}", tries, refusals, now)
 
 
 @pytest.mark.parametrize(
