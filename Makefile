@@ -63,7 +63,7 @@ bench-simulator: setup ## Measures the stand-in for Replicate against a handler 
 	$(BIN)/python -m benchmarks.bench_simulator
 
 bench-webhook: setup ## Measures durable webhooks against a handler that does nothing.
-	$(BIN)/python -m benchmarks.bench_webhook
+	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=NONE $(BIN)/python -m benchmarks.bench_webhook
 
 protos: setup ## Generates the stubs anew.
 	$(BIN)/python hatch_build.py

@@ -1,11 +1,11 @@
-"""Serves one variant of the webhook service, for the benchmark that compares them.
-
-python -m benchmarks.webhook_server VARIANT [DATABASE_URL [PORT_OF_GENERATION]]
-"""
+"""Serves one variant of the webhook service, for the benchmark that compares them."""
 
 import asyncio
+import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from typing import Any
 
 import uvloop
@@ -15,6 +15,7 @@ from reelworks.generation.v1 import prediction_event_pb2, prediction_event_pb2_g
 from services.runtime.callback import read_query
 from services.runtime.channel import connect
 from services.runtime.database import open_database
+from services.runtime.process import collect_rarely
 from services.runtime.telemetry import configure_log
 from services.webhook.forwarder import DEADLINES_S, MESSAGE_BYTES_MAX, Forwarder
 from services.webhook.inbox import Inbox, ReceivedEvent, _command, _write
@@ -23,7 +24,7 @@ from services.webhook.secret_source import SecretSource
 from services.webhook.signature import Secret, verify
 from tests.integration.webhook.harness import Disposition, FakeGeneration, serving
 
-__all__ = ["CALLBACK_KEY", "GENERATION", "KEY", "VARIANTS"]
+__all__ = ["CALLBACK_KEY", "GENERATION", "KEY", "VARIANTS", "serve", "serve_and_tell"]
 
 KEY = bytes(range(24))
 CALLBACK_KEY = bytes(range(32))
@@ -45,8 +46,9 @@ class _OneByOne(Inbox):
     """The control: each event in a database transaction of its own."""
 
     async def store(self, event: ReceivedEvent) -> bool:
-        async with self._database.write() as connection:
-            (is_new,) = await _write(connection, [_command(event)])
+        (is_new,) = await self._database.transact(
+            lambda connection: _write(connection, [_command(event)])
+        )
         return bool(is_new)
 
 
@@ -59,11 +61,13 @@ class _Taking(FakeGeneration):
         return prediction_event_pb2.DeliverPredictionEventResponse(disposition=Disposition.APPLIED)
 
 
-async def serve(variant: str, database_url: str, generation_port: str) -> None:
-    """Serves on a port that it prints, until it is killed."""
+async def serve(
+    tell: Callable[[int], None], variant: str, database_url: str, generation_port: str
+) -> None:
+    """Serves on a port of which it tells, until it is killed."""
     if variant == GENERATION:
         async with serving(_Taking()) as port:
-            print(port, flush=True)
+            tell(port)
             await asyncio.Event().wait()
     elif variant in ("noop", "verify"):
         application = web.Application()
@@ -71,18 +75,21 @@ async def serve(variant: str, database_url: str, generation_port: str) -> None:
         runner = web.AppRunner(application, access_log=None, auto_decompress=False)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-        print(runner.addresses[0][1], flush=True)
+        tell(runner.addresses[0][1])
         await asyncio.Event().wait()
     else:
-        await _serve_ingress(variant, database_url, generation_port)
+        await _serve_ingress(tell, variant, database_url, generation_port)
 
 
-async def _serve_ingress(variant: str, database_url: str, generation_port: str) -> None:
+async def _serve_ingress(
+    tell: Callable[[int], None], variant: str, database_url: str, generation_port: str
+) -> None:
     arrived = asyncio.Event()
     kind = _OneByOne if variant.endswith("-single") else Inbox
     inbox = kind(open_database(database_url), arrived)
     ingress = Ingress(inbox, SecretSource(_SECRETS), [CALLBACK_KEY], "local")
-    print(await ingress.start("127.0.0.1", 0), flush=True)
+    collect_rarely()
+    tell(await ingress.start("127.0.0.1", 0))
     async with asyncio.TaskGroup() as parts:
         parts.create_task(inbox.run())
         if variant.endswith("-delivering"):
@@ -103,12 +110,9 @@ async def _verify(request: web.Request) -> web.Response:
     return web.Response(text="stored\n")
 
 
-def main() -> None:
-    """Serves what the arguments name."""
-    variant, database_url, generation_port = (*sys.argv[1:], "", "")[:3]
+def serve_and_tell(tell: Connection, variant: str, database_url: str, generation_port: str) -> None:
+    """Serves in this process, and sends the port through `tell`."""
+    # Its log is written, since that is part of the work, but nobody reads it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     configure_log("bench", "json")
-    uvloop.run(serve(variant, database_url, generation_port))
-
-
-if __name__ == "__main__":
-    main()
+    uvloop.run(serve(tell.send, variant, database_url, generation_port))

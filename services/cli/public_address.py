@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from services.runtime.server import is_loopback
+from services.runtime.settings import http_address
 
 __all__ = [
     "Finding",
@@ -199,10 +200,15 @@ def newest_key(text: str) -> bytes:
 def fetch_secret(base_url: str, token: str) -> str:
     """Returns the signing secret of the account that `token` belongs to.
 
-    Raises NotReached, or ValueError when the answer holds none.
+    Raises NotReached, or ValueError when the answer holds none, or when the token would not be safe
+    on its way there; then it is not sent.
     """
-    url = f"{base_url.rstrip('/')}/v1/webhooks/default/secret"
-    answer = knock(url, b"", {"Authorization": f"Bearer {token}"}, "GET")
+    answer = knock(
+        f"{_safe(base_url)}/v1/webhooks/default/secret",
+        b"",
+        {"Authorization": f"Bearer {token}"},
+        "GET",
+    )
     if answer.status != http.HTTPStatus.OK:
         raise ValueError(f"Replicate answers {answer.status} when asked for the secret")
     try:
@@ -210,6 +216,19 @@ def fetch_secret(base_url: str, token: str) -> str:
     except (ValueError, KeyError, TypeError):
         raise ValueError("Replicate's answer has no secret") from None
     return str(key)
+
+
+def _safe(base_url: str) -> str:
+    """Returns an address that a token may be sent to; raises ValueError for any other."""
+    name = "the address that is asked for the secret (REPLICATE_BASE_URL)"
+    try:
+        address = http_address(base_url)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    parts = urlsplit(address)
+    if parts.scheme == "http" and not is_loopback(f"{parts.hostname}:0"):
+        raise ValueError(f"{name} must begin with https: the token would travel in the clear")
+    return address
 
 
 def _reason(error: Exception, host: str, port: int) -> str:

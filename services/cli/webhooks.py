@@ -33,6 +33,8 @@ __all__ = ["application", "drop", "list_events", "parse_moment", "replay", "show
 application = typer.Typer(help="Webhooks that Replicate sent.", no_args_is_help=True)
 
 ADDRESS = "webhook_grpc"
+DIGITS_MAX = 18
+"""Of an event's number, as the service takes them."""
 _EVENT_HELP = "Number that `list` shows, or Replicate's id (msg_…)."
 
 _GenerationOption = Annotated[
@@ -223,8 +225,18 @@ def parse_moment(text: str, option: str) -> datetime | None:
 
 
 def _split(events: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns numbers of events and ids of Replicate's, which are never numbers."""
+    """Returns numbers of events and ids of Replicate's, which are never numbers.
+
+    Refuses numbers that no event can have.
+    """
     numbers = [event for event in events if event.isascii() and event.isdigit()]
+    for number in numbers:
+        if len(number) > DIGITS_MAX or number.startswith("0"):
+            raise typer.BadParameter(
+                f"{number} is no number of an event: those have 1 to {DIGITS_MAX} digits, and the "
+                "first is not 0",
+                param_hint="EVENT",
+            )
     return numbers, [event for event in events if event not in numbers]
 
 

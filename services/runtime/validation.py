@@ -37,7 +37,10 @@ _UUID = _Form(
     "must be a UUID in lower case with hyphens",
 )
 _WEBHOOK_ID = _Form(re.compile(r"[!-~]{1,256}"), "must be 1 to 256 visible ASCII characters")
-_NUMBER = _Form(re.compile(r"[1-9][0-9]{0,17}"), "must be a decimal number")
+_NUMBER = _Form(
+    re.compile(r"[1-9][0-9]{0,17}"),
+    "must be a decimal number of 1 to 18 digits that does not begin with 0",
+)
 _FORMS = {
     "user_id": _ID,
     "reservation_id": _ID,

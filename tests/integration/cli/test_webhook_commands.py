@@ -169,6 +169,8 @@ async def test_replays_are_said_before_they_are_done_and_drops_keep_their_reason
         (["list", "--state", "lost"], "--state"),
         (["drop", "msg_1", "--reason", "x"], "number"),
         (["drop", "1"], "--reason"),
+        (["show", "9" * 20], "1 to 18 digits"),
+        (["replay", "0"], "1 to 18 digits"),
         (["check"], "--url"),
         (["send-test", "--secrets-file", "/nowhere"], "--secrets-file"),
     ],

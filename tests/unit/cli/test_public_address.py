@@ -10,6 +10,7 @@ from services.cli.public_address import (
     REFUSAL,
     Knock,
     check_address,
+    fetch_secret,
     find_obstacle,
     newest_key,
     sample_event,
@@ -65,6 +66,28 @@ def test_whatever_stands_in_the_way_is_named(answer: Knock, named: str) -> None:
 
 def test_only_the_refusal_in_the_services_own_words_is_right() -> None:
     assert find_obstacle(Knock(401, "", REFUSAL)) is None
+
+
+@pytest.mark.parametrize(
+    ("base_url", "rule"),
+    [
+        ("http://api.replicate.example", "must begin with https"),
+        ("http://127.replicate.example", "must begin with https"),
+        ("http://127.0.0.1.replicate.example", "must begin with https"),
+        ("https://somebody@api.replicate.example", "must be an http or https address"),
+        ("ftp://api.replicate.example", "must be an http or https address"),
+        ("api.replicate.example", "must be an http or https address"),
+        ("https://api.replicate.example?x=1", "must have no query"),
+    ],
+)
+def test_no_token_is_sent_where_others_could_read_it(base_url: str, rule: str) -> None:
+    # A host that does not exist would be told of by NotReached.
+    with pytest.raises(ValueError) as raised:
+        fetch_secret(base_url, "r8_secret")
+
+    assert rule in str(raised.value)
+    assert "REPLICATE_BASE_URL" in str(raised.value)
+    assert "r8_secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
