@@ -46,6 +46,12 @@ class View:
     """By how much the moments that are shown are wrong."""
     webhook_echoed: bool
     """Whether `webhook` and its filter are shown."""
+    model_aliased: bool = False
+    """Whether `model` is shown under an internal name."""
+
+    def model(self, model: str) -> str:
+        """Returns the name of a model as answers show it."""
+        return f"replicate-internal/{model.replace('/', '-')}" if self.model_aliased else model
 
     def moment(self, moment: float) -> str:
         """Returns a moment as reads show it."""
@@ -56,7 +62,7 @@ def created_answer(prediction: Prediction, view: View) -> dict[str, Any]:
     """Returns the answer to a create, which lacks what later reads have."""
     answer: dict[str, Any] = {
         "id": prediction.id,
-        "model": prediction.model,
+        "model": view.model(prediction.model),
         "version": prediction.shown_version,
         "input": _shuffled(prediction),
         "logs": "",
@@ -67,6 +73,8 @@ def created_answer(prediction: Prediction, view: View) -> dict[str, Any]:
         "created_at": _nanoseconds(prediction.created_at + view.skew_s),
         "urls": _urls(prediction, view.addresses),
     }
+    if prediction.deployment is not None:
+        answer["deployment"] = prediction.deployment
     if prediction.deadline is not None:
         answer["deadline"] = view.moment(prediction.deadline)
     return answer
@@ -79,7 +87,7 @@ def prediction_answer(
     removed = prediction.data_removed
     answer: dict[str, Any] = {
         "id": prediction.id,
-        "model": prediction.model,
+        "model": view.model(prediction.model),
         "version": prediction.shown_version,
         "input": _shuffled(prediction),
         "logs": "" if removed else _logs(prediction, version, view),
@@ -94,6 +102,8 @@ def prediction_answer(
         "metrics": _metrics(prediction),
         "urls": _urls(prediction, view.addresses),
     }
+    if prediction.deployment is not None:
+        answer["deployment"] = prediction.deployment
     if prediction.deadline is not None:
         answer["deadline"] = view.moment(prediction.deadline)
     if prediction.webhook is not None and view.webhook_echoed:
@@ -149,7 +159,7 @@ def version_answer(version: Version) -> dict[str, Any]:
     }
 
 
-def file_answer(upload: Upload, addresses: Addresses) -> dict[str, Any]:
+def file_answer(upload: Upload, view: View) -> dict[str, Any]:
     """Returns what is known about an uploaded file."""
     return {
         "id": upload.id,
@@ -159,9 +169,9 @@ def file_answer(upload: Upload, addresses: Addresses) -> dict[str, Any]:
         "etag": upload.md5,
         "checksums": {"sha256": upload.sha256, "md5": upload.md5},
         "metadata": upload.metadata,
-        "created_at": _milliseconds(upload.created_at),
-        "expires_at": _milliseconds(upload.expires_at),
-        "urls": {"get": addresses.upload(upload.id)},
+        "created_at": _milliseconds(upload.created_at + view.skew_s),
+        "expires_at": _milliseconds(upload.expires_at + view.skew_s),
+        "urls": {"get": view.addresses.upload(upload.id)},
     }
 
 

@@ -23,12 +23,13 @@ from services.simulator.creates import (
     cancel_after_s,
     check_input,
     check_webhook,
+    deployment_target,
     model_target,
     read_body,
     version_target,
     wait_s,
 )
-from services.simulator.faults.action import Operation
+from services.simulator.faults.action import Action, Operation
 from services.simulator.faults.actions import (
     DuplicateAcrossPages,
     ListLag,
@@ -39,7 +40,7 @@ from services.simulator.faults.fault import CANCEL, LIST, SHOWN
 from services.simulator.faults.showing import shown
 from services.simulator.faults.world import World
 from services.simulator.gate import ACCOUNT, Gate, json_answer, model_name
-from services.simulator.journal import SUBJECT, Journal
+from services.simulator.journal import FAULT, SUBJECT, Journal
 from services.simulator.listing import page_of
 from services.simulator.prediction import FINAL, Prediction
 from services.simulator.predictions import CreateRequest, Predictions
@@ -89,6 +90,12 @@ def api_application(
         ("GET", "/models/{owner}/{name}", Operation.MODEL, api.get_model),
         ("GET", "/models/{owner}/{name}/versions/{id}", Operation.MODEL, api.get_version),
         ("POST", "/models/{owner}/{name}/predictions", Operation.CREATE, api.create_by_model),
+        (
+            "POST",
+            "/deployments/{owner}/{name}/predictions",
+            Operation.CREATE,
+            api.create_by_deployment,
+        ),
         ("GET", "/webhooks/default/secret", Operation.SECRET, api.get_secret),
         ("POST", "/files", Operation.UPLOAD, api.create_file),
         ("GET", "/files", Operation.UPLOAD, api.list_files),
@@ -124,6 +131,11 @@ class _Api:
         text = await _text(request)
         return await self._create(request, target, text, read_body(text, with_version=False))
 
+    async def create_by_deployment(self, request: web.Request) -> web.Response:
+        target = deployment_target(self._model(request))
+        text = await _text(request)
+        return await self._create(request, target, text, read_body(text, with_version=False))
+
     async def create_by_version(self, request: web.Request) -> web.Response:
         text = await _text(request)
         body = read_body(text, with_version=True)
@@ -151,19 +163,24 @@ class _Api:
                 events=wanted | ALWAYS_SENT,
                 cancel_after_s=deadline_s,
                 prefer=prefer,
+                path=request.raw_path,
+                headers=_named_headers(request),
+                deployment=target.deployment,
             ),
         )
         request[SUBJECT] = subject_of_prediction(Operation.CREATE, prediction)
         open_s = wait_s(prefer)
         if open_s is None:
-            return json_answer(self._created(prediction), 201)
-        return await self._answer_when_finished(prediction, open_s)
+            return json_answer(self._created(request, prediction), 201)
+        return await self._answer_when_finished(request, prediction, open_s)
 
-    async def _answer_when_finished(self, prediction: Prediction, open_s: int) -> web.Response:
+    async def _answer_when_finished(
+        self, request: web.Request, prediction: Prediction, open_s: int
+    ) -> web.Response:
         headers = {"Preference-Applied": f"wait={open_s}"}
         prediction = await self._predictions.wait(prediction, open_s)
         if prediction.status not in FINAL:
-            return json_answer(self._created(prediction), 202, headers)
+            return json_answer(self._created(request, prediction), 202, headers)
         answer = self._predictions.answer(prediction)
         video = self._predictions.video(prediction.id)
         if video is not None:
@@ -172,7 +189,7 @@ class _Api:
         return json_answer(answer, 201, headers)
 
     async def get_prediction(self, request: web.Request) -> web.Response:
-        answer = self._shown(Operation.GET, self._prediction(request))
+        answer = self._shown(request, Operation.GET, self._prediction(request))
         if answer is None:
             raise not_found()
         return json_answer(answer)
@@ -182,12 +199,13 @@ class _Api:
         if prediction.status in FINAL:
             if self._conditions.switches.cancel_finished_status != 200:
                 raise not_cancelable()
-            return json_answer(self._shown(Operation.CANCEL, prediction))
+            return json_answer(self._shown(request, Operation.CANCEL, prediction))
         race = self._conditions.faults.fire(request[SUBJECT], CANCEL)
+        _note(request, race)
         if race is None:
             canceled = self._predictions.cancel(prediction)
-            return json_answer(self._shown(Operation.CANCEL, canceled))
-        answer = self._shown(Operation.CANCEL, prediction)
+            return json_answer(self._shown(request, Operation.CANCEL, canceled))
+        answer = self._shown(request, Operation.CANCEL, prediction)
         if race.winner == "cancel":
             self._predictions.cancel(prediction)
         return json_answer(answer)
@@ -195,6 +213,7 @@ class _Api:
     async def list_predictions(self, request: web.Request) -> web.Response:
         conditions = self._conditions
         action = conditions.faults.fire(request[SUBJECT], LIST)
+        _note(request, action)
         lag_s = action.lag_s if isinstance(action, ListLag) else conditions.switches.list_lag_s
         shift: Literal[-1, 0, 1] = 0
         origin = self._addresses.api
@@ -212,7 +231,7 @@ class _Api:
         visible = self._predictions.newest_first(request[ACCOUNT], older_than_s=lag_s)
         page = page_of(visible, request.query, conditions.clock.skew_s, shift)
         address = f"{self._addresses.api}/v1/predictions"
-        items = (self._shown(Operation.LIST, one) for one in page.predictions)
+        items = (self._shown(request, Operation.LIST, one) for one in page.predictions)
         return json_answer(
             {
                 "previous": page.previous_query and f"{address}?{page.previous_query}",
@@ -261,16 +280,17 @@ class _Api:
             raise invalid_input([InvalidField("required", "", "content is required")])
         if metadata:
             upload = self._uploads.describe(upload, metadata)
-        return json_answer(file_answer(upload, self._addresses), 201)
+        return json_answer(file_answer(upload, self._predictions.view), 201)
 
     async def list_files(self, request: web.Request) -> web.Response:
         files = [
-            file_answer(upload, self._addresses) for upload in self._uploads.of(request[ACCOUNT])
+            file_answer(upload, self._predictions.view)
+            for upload in self._uploads.of(request[ACCOUNT])
         ]
         return json_answer({"previous": None, "next": None, "results": files})
 
     async def get_file(self, request: web.Request) -> web.Response:
-        return json_answer(file_answer(self._upload(request), self._addresses))
+        return json_answer(file_answer(self._upload(request), self._predictions.view))
 
     async def delete_file(self, request: web.Request) -> web.Response:
         self._uploads.remove(self._upload(request))
@@ -279,19 +299,24 @@ class _Api:
     def _model(self, request: web.Request) -> Target:
         return model_target(self._registry, model_name(request), self._conditions.switches.schemas)
 
-    def _created(self, prediction: Prediction) -> dict[str, Any] | None:
+    def _created(self, request: web.Request, prediction: Prediction) -> dict[str, Any] | None:
         return self._shown(
-            Operation.CREATE, prediction, lambda one: created_answer(one, self._predictions.view)
+            request,
+            Operation.CREATE,
+            prediction,
+            lambda one: created_answer(one, self._predictions.view),
         )
 
     def _shown(
         self,
+        request: web.Request,
         operation: Operation,
         prediction: Prediction,
         answer: Callable[[Prediction], dict[str, Any]] | None = None,
     ) -> dict[str, Any] | None:
         """Returns what the answer to `operation` shows of a prediction; None for nothing."""
         action = self._conditions.faults.fire(subject_of_prediction(operation, prediction), SHOWN)
+        _note(request, action)
         now = self._conditions.clock.now()
         return shown(prediction, answer or self._predictions.answer, action, now)
 
@@ -306,6 +331,20 @@ class _Api:
         if upload is None or upload.account != request[ACCOUNT].key:
             raise not_found()
         return upload
+
+
+def _note(request: web.Request, action: Action | None) -> None:
+    """Lets the journal name the fault."""
+    if action is not None:
+        request[FAULT] = action.kind
+
+
+def _named_headers(request: web.Request) -> tuple[tuple[str, str], ...]:
+    """Returns the header lines of a request, with the account's name in place of the token."""
+    return tuple(
+        (name, request[ACCOUNT].username if name.lower() == "authorization" else value)
+        for name, value in request.headers.items()
+    )
 
 
 async def _text(request: web.Request) -> str:

@@ -10,12 +10,18 @@ from services.simulator.faults.action import Operation
 from services.simulator.faults.engine import Firing
 from services.simulator.faults.fault import AnyAction, Fault, Match
 from services.simulator.faults.profiles import Profile
+from services.simulator.judging.case import Violation
+from services.simulator.judging.terms import Terms
+from services.simulator.judging.verdict import Orphan, Verdict
+from services.simulator.ledger import Charge, Ledger, Total
+from services.simulator.prediction import Status
 from services.simulator.switches import Switches
 
-__all__ = ["ControlError", "FaultInForce", "SimulatorControl"]
+__all__ = ["ClockReading", "ControlError", "FaultInForce", "SimulatorControl"]
 
 TIMEOUT_S = 30.0
 ANYTHING = Match()
+USUAL_TERMS = Terms()
 
 
 class ControlError(Exception):
@@ -31,6 +37,16 @@ class FaultInForce:
     seen: int
     """How often all but `nth` and `probability` matched."""
     fired: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """How wrong a simulator's clock is."""
+
+    jumped_s: float
+    """By how much it lives ahead of the machine."""
+    skew_s: float
+    """By how much what it shows is ahead of what it lives by."""
 
 
 class SimulatorControl:
@@ -106,10 +122,54 @@ class SimulatorControl:
         found: list[dict[str, Any]] = (await self._call("GET", "/state"))["predictions"]
         return found
 
-    async def requests(self) -> list[dict[str, Any]]:
-        """Returns the requests that came in, oldest first."""
-        found: list[dict[str, Any]] = (await self._call("GET", "/requests"))["requests"]
+    async def requests(self, after: int = 0) -> list[dict[str, Any]]:
+        """Returns the requests with numbers above `after` that are still known, oldest first."""
+        found: list[dict[str, Any]] = []
+        last = after
+        while page := (await self._call("GET", f"/requests?after={last}"))["requests"]:
+            found += page
+            last = page[-1]["number"]
         return found
+
+    async def ledger(self) -> Ledger:
+        """Returns what each prediction costs, and the sums."""
+        answer = await self._call("GET", "/ledger")
+        return Ledger(
+            charges=tuple(
+                Charge(**{**one, "status": Status(one["status"])}) for one in answer["charges"]
+            ),
+            generations={key: Total(**one) for key, one in answer["generations"].items()},
+            accounts={key: Total(**one) for key, one in answer["accounts"].items()},
+            total=Total(**answer["total"]),
+            missing=answer["missing"],
+        )
+
+    async def violations(self, terms: Terms = USUAL_TERMS) -> Verdict:
+        """Returns what the truth proves against a customer who was to keep `terms`."""
+        answer = await self._call("POST", "/violations", terms.model_dump(mode="json"))
+        violations = tuple(
+            Violation(
+                rule=one["rule"],
+                group=one["group"],
+                proof=one["proof"],
+                predictions=tuple(one["predictions"]),
+                requests=tuple(one["requests"]),
+            )
+            for one in answer["violations"]
+        )
+        orphans = tuple(Orphan(**one) for one in answer["orphans"])
+        return Verdict(**{**answer, "violations": violations, "orphans": orphans})
+
+    async def clock(self) -> ClockReading:
+        """Returns how wrong the clock is."""
+        return ClockReading(**await self._call("GET", "/clock"))
+
+    async def change_clock(
+        self, *, skew_s: float | None = None, jumped_s: float | None = None
+    ) -> ClockReading:
+        """Lets the clock be so wrong; what is not given stays as it is."""
+        change = {"skew_s": skew_s, "jumped_s": jumped_s}
+        return ClockReading(**await self._call("PATCH", "/clock", change))
 
     async def reset(self) -> None:
         """Forgets predictions, files and journals; puts faults, switches and clock right."""

@@ -23,9 +23,13 @@ class Clock:
         """By how much what it shows is ahead of what it lives by."""
         self._jumped = asyncio.Event()
 
+    def machine(self) -> float:
+        """Returns the machine's own moment, which nothing moves."""
+        return time.time()
+
     def now(self) -> float:
         """Returns the moment that lives, deadlines and retention go by."""
-        return time.time() + self.jumped_s
+        return self.machine() + self.jumped_s
 
     def shown(self) -> float:
         """Returns the moment that answers and signatures tell."""
@@ -34,6 +38,10 @@ class Clock:
     def jump(self, seconds: float) -> None:
         """Moves the clock, ahead if positive; whoever sleeps until a moment notices."""
         self._set(self.jumped_s + seconds)
+
+    def jump_to(self, jumped_s: float) -> None:
+        """Lets the clock be `jumped_s` ahead of the machine's; whoever sleeps notices."""
+        self._set(jumped_s)
 
     def reset(self) -> None:
         """Puts the clock right."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.simulator.prediction import EVENTS
@@ -23,6 +23,7 @@ __all__ = [
     "cancel_after_s",
     "check_input",
     "check_webhook",
+    "deployment_target",
     "model_target",
     "read_body",
     "version_target",
@@ -70,6 +71,8 @@ class Target:
     version: Version
     shown: str
     """What the prediction says about its version."""
+    deployment: str | None = None
+    """`owner/name` of the deployment that it is asked of."""
 
 
 def read_body(text: str, with_version: bool) -> dict[str, Any]:
@@ -95,6 +98,12 @@ def model_target(
     if model is None:
         raise not_found()
     return Target(model, model.latest(generation), "hidden")
+
+
+def deployment_target(target: Target) -> Target:
+    """Returns what a create by deployment runs: each model is deployed under its own name."""
+    version = f"dp-{target.version.id[:32]}"
+    return replace(target, shown=version, deployment=target.model.full_name)
 
 
 def version_target(

@@ -15,7 +15,7 @@ from services.simulator.faults.answering import spoiled_answer
 from services.simulator.faults.fault import ANSWER, Subject
 from services.simulator.faults.sending import sever
 from services.simulator.faults.world import World
-from services.simulator.journal import FAULT, SUBJECT
+from services.simulator.journal import ASKED, FAULT, SUBJECT
 from services.simulator.limits import Permit
 from services.simulator.predictions import Predictions
 from services.simulator.problems import (
@@ -26,7 +26,12 @@ from services.simulator.problems import (
     throttled,
     unauthenticated,
 )
-from services.simulator.subjects import subject_of_create, subject_of_prediction
+from services.simulator.subjects import (
+    asked_in,
+    read_ask,
+    subject_of_create,
+    subject_of_prediction,
+)
 
 __all__ = ["ACCOUNT", "Gate", "json_answer", "model_name"]
 
@@ -73,9 +78,9 @@ class Gate:
         """Returns `handler` behind the limits and faults of `operation`."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            permit = self._permit(operation, request[ACCOUNT])
             subject = await self._subject(operation, request)
             request[SUBJECT] = subject
+            permit = self._permit(operation, request[ACCOUNT])
             self._world.strike(subject)
 
             async def handle() -> web.Response:
@@ -119,7 +124,9 @@ class Gate:
         model = model_name(request) if "owner" in request.match_info else None
         match operation:
             case Operation.CREATE:
-                return subject_of_create(account.key, model, await request.read())
+                body = read_ask(await request.read())
+                request[ASKED] = asked_in(body)
+                return subject_of_create(account.key, model, body)
             case Operation.GET | Operation.CANCEL:
                 prediction = self._predictions.find(account, request.match_info["id"])
                 if prediction is not None:

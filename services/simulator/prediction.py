@@ -12,17 +12,20 @@ __all__ = [
     "FAILURE_SHARE",
     "FINAL",
     "Attempt",
+    "Fetch",
     "Prediction",
     "Status",
     "Step",
     "as_of",
     "finish",
     "is_charged",
+    "loaded_prediction",
     "next_step",
     "remove_data",
     "run_elapsed_s",
     "start",
     "with_attempt",
+    "with_fetch",
 ]
 
 TIME_LIMIT_S = 30 * 60.0
@@ -30,6 +33,9 @@ TIME_LIMIT_S = 30 * 60.0
 FAILURE_SHARE = 0.4
 """Share of its run after which a prediction that is to fail fails, or one that sticks sticks."""
 ATTEMPTS_KEPT = 64
+FETCHES_KEPT = 64
+REQUEST_KEPT_CHARACTERS = 4096
+"""How much of a create's body is remembered when its data goes: the whole, but for large images."""
 
 FAILURE_ERROR = "Prediction failed: the model ran out of memory (code: E1001)"
 UNSAFE_ERROR = (
@@ -81,6 +87,30 @@ class Attempt:
     """Why there was no answer."""
     fault: str | None = None
     """Kind of the fault that fired at it."""
+    ended_at: float | None = None
+    """When it was answered, or given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """One time that the video was asked for; times are the provider's, in seconds since the epoch.
+
+    What was handed to the network counts as fetched.
+    """
+
+    begun_at: float
+    ended_at: float
+    status: int | None
+    """None if the connection ended before the answer did."""
+    first_byte: int
+    end_byte: int
+    """One behind the last byte of the video that was given as it is; like the first if none was."""
+    size_bytes: int
+    """Of the whole video; 0 if there was none."""
+    is_whole: bool
+    """Whether this answer alone was the whole video."""
+    fault: str | None = None
+    """Kind of the fault that spoiled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +128,7 @@ class Prediction:
     """What the API says about it: `hidden` if it was asked for by the model's name."""
     input: dict[str, Any]
     request: str
-    """Body of the create request, as it came."""
+    """Body of the create request, as it came; after retention its first 4,096 characters."""
     prefer: str | None
     """The `Prefer` header of the create request."""
     webhook: str | None
@@ -108,6 +138,16 @@ class Prediction:
     deadline: float | None
     """When `Cancel-After` ends it."""
     plan: Plan
+    request_path: str = ""
+    """Path and query of the create request."""
+    request_headers: tuple[tuple[str, str], ...] = ()
+    """Its header lines, with the account's name in place of the token."""
+    group: str = ""
+    """What the customer works on, as far as the request tells; empty if it does not."""
+    deployment: str | None = None
+    """`owner/name` of the deployment that runs it."""
+    output_s: float = 0.0
+    """Seconds of video that it makes if it succeeds."""
     status: Status = Status.STARTING
     started_at: float | None = None
     completed_at: float | None = None
@@ -119,6 +159,10 @@ class Prediction:
     """Whether nothing is left to be sent to the webhook."""
     attempts: tuple[Attempt, ...] = field(default=())
     """The webhooks sent so far, at most the latest 64."""
+    fetches: tuple[Fetch, ...] = ()
+    """When the video was asked for so far, at most the latest 64."""
+    fetched_at: float | None = None
+    """When the last byte of the whole video had been given for the first time."""
 
     @property
     def read_created_at(self) -> float:
@@ -230,7 +274,21 @@ def is_charged(prediction: Prediction, failed: bool, canceled_before_start: bool
 def remove_data(prediction: Prediction) -> Prediction:
     """Returns what is left of a finished prediction after its retention."""
     assert prediction.status in FINAL
-    return replace(prediction, input={}, request="", data_removed=True)
+    request = prediction.request[:REQUEST_KEPT_CHARACTERS]
+    return replace(prediction, input={}, request=request, data_removed=True)
+
+
+def loaded_prediction(document: dict[str, Any]) -> Prediction:
+    """Returns the prediction that a stored document describes."""
+    values = dict(document)
+    values["plan"] = Plan(**values["plan"])
+    values["status"] = Status(values["status"])
+    values["events"] = frozenset(values["events"])
+    values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
+    values["fetches"] = tuple(Fetch(**fetch) for fetch in values.get("fetches", ()))
+    headers = values.get("request_headers", ())
+    values["request_headers"] = tuple((name, value) for name, value in headers)
+    return Prediction(**values)
 
 
 def with_attempt(prediction: Prediction, attempt: Attempt, settled: bool) -> Prediction:
@@ -240,6 +298,24 @@ def with_attempt(prediction: Prediction, attempt: Attempt, settled: bool) -> Pre
         attempts=(*prediction.attempts, attempt)[-ATTEMPTS_KEPT:],
         settled=prediction.settled or settled,
     )
+
+
+def with_fetch(prediction: Prediction, fetch: Fetch) -> Prediction:
+    """Returns the prediction with one more fetch of its video on record."""
+    fetches = (*prediction.fetches, fetch)[-FETCHES_KEPT:]
+    fetched_at = prediction.fetched_at
+    if fetched_at is None and fetch.size_bytes and _covered(fetches) >= fetch.size_bytes:
+        fetched_at = fetch.ended_at
+    return replace(prediction, fetches=fetches, fetched_at=fetched_at)
+
+
+def _covered(fetches: tuple[Fetch, ...]) -> int:
+    """Returns how many bytes from the first one on were given, in whatever parts."""
+    covered = 0
+    for fetch in sorted(fetches, key=lambda one: one.first_byte):
+        if fetch.first_byte <= covered:
+            covered = max(covered, fetch.end_byte)
+    return covered
 
 
 def _end_of_run(plan: Plan) -> tuple[float, Step]:

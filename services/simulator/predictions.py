@@ -17,30 +17,36 @@ from services.simulator.faults.action import Operation
 from services.simulator.faults.fault import LIFE
 from services.simulator.faults.lives import afflicted, shaped_output
 from services.simulator.images import ImageFetcher, ImageUnavailable
-from services.simulator.plan import Plan, draw_plan
+from services.simulator.plan import draw_plan
 from services.simulator.prediction import (
     FINAL,
     Attempt,
+    Fetch,
     Prediction,
     Status,
     Step,
     finish,
+    loaded_prediction,
     next_step,
     remove_data,
     start,
     with_attempt,
+    with_fetch,
 )
+from services.simulator.problems import failure
 from services.simulator.registry import Model, Registry, Version
 from services.simulator.renderer import Renderer
 from services.simulator.settings import SimulatorSettings
 from services.simulator.store import Store
-from services.simulator.subjects import subject_of_prediction
+from services.simulator.subjects import group_of, subject_of_prediction
 from services.simulator.tasks import BackgroundTasks
 from services.simulator.video import UnreadableImage, VideoOrder
 from services.simulator.webhooks import WebhookSender
 
 __all__ = ["CreateRequest", "Predictions"]
 
+IN_FLIGHT_MAX = 50_000
+"""How many unfinished predictions there may be; more are refused with 503."""
 REMOVED_MAX = 10_000
 """How many predictions without data are remembered; the oldest leave first."""
 SWEEP_PAUSE_S_MAX = 5.0
@@ -65,13 +71,17 @@ class CreateRequest:
     events: frozenset[str]
     cancel_after_s: float | None
     prefer: str | None
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    """Without the token."""
+    deployment: str | None
 
 
 class Predictions:
     """All predictions of all accounts.
 
-    Memory is bounded: after retention a finished prediction loses input, logs and video, and of
-    those the newest 10,000 are kept.
+    Memory is bounded: no more than 50,000 live at a time, after retention a finished prediction
+    loses input, logs and video, and of those the newest 10,000 are kept.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Predictions:
         self._with_data: deque[str] = deque()
         self._without_data: deque[str] = deque()
         self._first_attempts: dict[str, asyncio.Event] = {}
+        self._missing = 0
 
     def open(self, webhooks: WebhookSender, images: ImageFetcher) -> None:
         """Goes on with what an earlier process left, and begins to sweep."""
@@ -109,7 +120,7 @@ class Predictions:
         self._images = images
         for half_made in (self._folder / "videos").glob("*.part"):
             half_made.unlink()
-        loaded = [_loaded(document) for document in self._store.documents("prediction")]
+        loaded = [loaded_prediction(document) for document in self._store.documents("prediction")]
         for prediction in sorted(loaded, key=lambda one: one.completed_at or 0.0):
             self._predictions[prediction.id] = prediction
             if prediction.status not in FINAL:
@@ -128,7 +139,9 @@ class Predictions:
         await self._tasks.cancel_all()
 
     def create(self, account: Account, request: CreateRequest) -> Prediction:
-        """Returns a new prediction, whose life has begun."""
+        """Returns a new prediction, whose life has begun; raises a Problem if too many live."""
+        if len(self._lives) >= IN_FLIGHT_MAX:
+            raise failure(503)
         number = self._store.next_number(account.key, "prediction")
         plan = draw_plan(
             self._settings.seed, account.key, number, request.model.run_s, request.input
@@ -149,6 +162,11 @@ class Predictions:
             created_at=now,
             deadline=None if request.cancel_after_s is None else now + request.cancel_after_s,
             plan=plan,
+            request_path=request.path,
+            request_headers=request.headers,
+            group=group_of(request.webhook, request.input),
+            deployment=request.deployment,
+            output_s=request.model.output_s(request.version, request.input),
         )
         life = self._conditions.faults.fire(subject_of_prediction(Operation.LIFE, prediction), LIFE)
         prediction = replace(prediction, plan=afflicted(plan, life))
@@ -215,6 +233,7 @@ class Predictions:
             now=self._clock.now(),
             skew_s=self._clock.skew_s,
             webhook_echoed=self._conditions.switches.webhook_echoed,
+            model_aliased=self._conditions.switches.model_alias,
         )
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
@@ -253,6 +272,7 @@ class Predictions:
             self._forget(prediction_id)
         self._with_data.clear()
         self._without_data.clear()
+        self._missing = 0
         self._tasks.spawn(self._sweep())
 
     def record_attempt(self, prediction_id: str, attempt: Attempt, settled: bool) -> None:
@@ -262,6 +282,17 @@ class Predictions:
             self._keep(with_attempt(prediction, attempt, settled))
         if (attempted := self._first_attempts.get(prediction_id)) is not None:
             attempted.set()
+
+    def record_fetch(self, prediction_id: str, fetch: Fetch) -> None:
+        """Puts a fetch of a video on record."""
+        prediction = self._predictions.get(prediction_id)
+        if prediction is not None:
+            self._keep(with_fetch(prediction, fetch))
+
+    @property
+    def missing(self) -> int:
+        """How many predictions were forgotten to bound memory, since the start or a reset."""
+        return self._missing
 
     def _begin(self, prediction: Prediction) -> None:
         life = self._tasks.spawn(self._live(prediction.id))
@@ -318,16 +349,14 @@ class Predictions:
         model = self._registry.find(prediction.model)
         assert model is not None
         version, given = self._version(prediction), prediction.input
-        frames = version.value(given, "num_frames", version.value(given, "frame_num", model.frames))
-        rate = version.value(given, "frames_per_second", model.frames_per_second)
         return VideoOrder(
             path=self._video_path(prediction.id),
             prediction_id=prediction.id,
             prompt=str(given.get("prompt", "")),
             model=prediction.model,
             size=model.sizes[version.value(given, "aspect_ratio", "16:9")],
-            frames=int(frames),
-            frames_per_second=int(rate),
+            frames=model.frame_count(version, given),
+            frames_per_second=model.frame_rate(version, given),
             seed=prediction.plan.seed,
             image=image,
             stamp=self._folder / "stamps" if self._settings.video == "stamp" else None,
@@ -365,6 +394,7 @@ class Predictions:
                 self._remove_data(self._with_data.popleft())
             while len(self._without_data) > REMOVED_MAX:
                 self._forget(self._without_data.popleft())
+                self._missing += 1
 
     def _remove_data(self, prediction_id: str) -> None:
         self._video_path(prediction_id).unlink(missing_ok=True)
@@ -394,13 +424,3 @@ class Predictions:
 
     def _video_path(self, prediction_id: str) -> Path:
         return self._folder / "videos" / f"{prediction_id}.mp4"
-
-
-def _loaded(document: dict[str, Any]) -> Prediction:
-    """Returns the prediction that a stored document describes."""
-    values = dict(document)
-    values["plan"] = Plan(**values["plan"])
-    values["status"] = Status(values["status"])
-    values["events"] = frozenset(values["events"])
-    values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
-    return Prediction(**values)

@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from services.simulator.problems import InvalidField
 from services.simulator.switches import SchemaGeneration
 from services.simulator.validation import Schema
 
-__all__ = ["Model", "Registry", "Version", "load_registry"]
+__all__ = ["Model", "Price", "Registry", "Version", "load_registry"]
 
 MODELS = Path(__file__).parent / "models"
 
@@ -51,6 +51,15 @@ class Version:
         return self._input_schema.invalid_fields(model_input)
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a successful prediction costs."""
+
+    unit: Literal["output_second", "video"]
+    micro_usd: int
+    """Millionths of a dollar for each unit."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A model, as its data file describes it."""
@@ -67,6 +76,7 @@ class Model:
     """Frames of a video whose request does not say."""
     frames_per_second: int
     """Frame rate of a video whose request does not say."""
+    price: Price
     versions: tuple[Version, ...]
     """Newest first."""
 
@@ -74,6 +84,19 @@ class Model:
     def full_name(self) -> str:
         """Returns `owner/name`."""
         return f"{self.owner}/{self.name}"
+
+    def frame_count(self, version: Version, given: dict[str, Any]) -> int:
+        """Returns the frames of the video that an input asks for."""
+        fallback = version.value(given, "frame_num", self.frames)
+        return int(version.value(given, "num_frames", fallback))
+
+    def frame_rate(self, version: Version, given: dict[str, Any]) -> int:
+        """Returns the frames a second of the video that an input asks for."""
+        return int(version.value(given, "frames_per_second", self.frames_per_second))
+
+    def output_s(self, version: Version, given: dict[str, Any]) -> float:
+        """Returns the seconds of the video that an input asks for."""
+        return self.frame_count(version, given) / self.frame_rate(version, given)
 
     def latest(self, generation: SchemaGeneration = "current") -> Version:
         """Returns the version that a create by name runs.
@@ -132,6 +155,7 @@ def _model(data: dict[str, Any]) -> Model:
         sizes={ratio: (size[0], size[1]) for ratio, size in data["sizes"].items()},
         frames=data["frames"],
         frames_per_second=data["frames_per_second"],
+        price=Price(data["price"]["unit"], data["price"]["micro_usd"]),
         versions=tuple(_version(full_name, version) for version in data["versions"]),
     )
 

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -56,7 +55,7 @@ async def run_simulator(
         conditions = Conditions(settings.seed, settings.switches, settings.profile)
         accounts = Accounts(settings.tokens, settings.seed)
         registry = load_registry()
-        journal = Journal(time.time)
+        journal = Journal(store, conditions.clock)
         uploads = Uploads(folder / "uploads", store, settings.seed, conditions.clock)
         predictions = Predictions(
             settings, folder, accounts, registry, store, renderer, addresses, conditions
@@ -85,7 +84,9 @@ async def run_simulator(
             delivery_application(
                 accounts, predictions, uploads, addresses, journal, conditions, world
             ),
-            control_application(settings, accounts, predictions, uploads, journal, conditions),
+            control_application(
+                settings, accounts, registry, predictions, uploads, journal, conditions
+            ),
         )
         for application, listener in zip(applications, sockets, strict=True):
             await _serve(stack, application, listener)

@@ -18,11 +18,12 @@ CREATE TABLE IF NOT EXISTS documents (
 CREATE TABLE IF NOT EXISTS numbers (
     account TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (account, kind)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS journal (number INTEGER PRIMARY KEY, document TEXT NOT NULL);
 """
 
 
 class Store:
-    """Documents by kind and id, and a counter for each account and kind.
+    """Documents by kind and id, a counter for each account and kind, and a journal.
 
     A write is on disk before the call returns, except after a power cut. It takes some ten
     microseconds, so it is done on the event loop itself.
@@ -52,7 +53,7 @@ class Store:
 
     def put(self, kind: Kind, document_id: str, document: Any) -> None:
         """Writes a dataclass in place of what was stored under its id."""
-        text = json.dumps(dataclasses.asdict(document), default=sorted)
+        text = json.dumps(document, default=_plain)
         self._connection.execute(
             "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (kind, document_id, text)
         )
@@ -68,3 +69,31 @@ class Store:
         rows = self._connection.execute("SELECT document FROM documents WHERE kind = ?", (kind,))
         for (text,) in rows:
             yield json.loads(text)
+
+    def append_journal(self, number: int, document: Any) -> None:
+        """Writes a dataclass behind all others of the journal."""
+        text = json.dumps(document, default=_plain)
+        self._connection.execute("INSERT INTO journal VALUES (?, ?)", (number, text))
+
+    def journal(self, after: int, limit: int) -> list[str]:
+        """Returns the JSON of up to `limit` entries with numbers above `after`."""
+        rows = self._connection.execute(
+            "SELECT document FROM journal WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+        )
+        return [text for (text,) in rows]
+
+    def journal_range(self) -> tuple[int, int]:
+        """Returns the first and the last number of the journal, 0 and 0 if it is empty."""
+        row = self._connection.execute("SELECT min(number), max(number) FROM journal").fetchone()
+        return row[0] or 0, row[1] or 0
+
+    def trim_journal(self, first: int) -> None:
+        """Removes all entries before number `first`."""
+        self._connection.execute("DELETE FROM journal WHERE number < ?", (first,))
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON can hold of a dataclass or a set, without a copy of everything in it."""
+    if dataclasses.is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    return sorted(value)

@@ -36,6 +36,8 @@ class Switches(BaseModel):
     """Whether a model's answer has `latest_version`, or null."""
     files_need_authorization: bool = False
     """Whether files are given only to who shows a token."""
+    model_alias: bool = False
+    """Whether predictions show an internal name as their `model`, or the one that was asked for."""
     schemas: SchemaGeneration = "current"
     """Which generation of input schemas the models have."""
     low_credit: bool = False

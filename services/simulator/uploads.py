@@ -17,6 +17,8 @@ __all__ = ["Upload", "Uploads"]
 
 SIZE_BYTES_MAX = 100 * 1024 * 1024
 LIFE_S = 24 * 3600.0
+UPLOADS_MAX = 2000
+"""How many files are kept; the oldest leave first, before their time."""
 ID_LENGTH = 48
 
 
@@ -45,8 +47,9 @@ class Uploads:
         self._store = store
         self._seed = seed
         self._clock = clock
+        loaded = (Upload(**document) for document in store.documents("upload"))
         self._uploads = {
-            document["id"]: Upload(**document) for document in store.documents("upload")
+            one.id: one for one in sorted(loaded, key=lambda upload: upload.created_at)
         }
 
     async def add(
@@ -89,6 +92,8 @@ class Uploads:
             created_at=now,
             expires_at=now + LIFE_S,
         )
+        while len(self._uploads) >= UPLOADS_MAX:
+            self.remove(next(iter(self._uploads.values())))
         self._keep(upload)
         return upload
 

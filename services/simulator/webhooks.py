@@ -56,7 +56,7 @@ class WebhookSender:
         speed: float,
         accounts: Accounts,
         conditions: Conditions,
-        strike: Callable[[Subject], None],
+        strike: Callable[[Subject], object],
         report: Callable[[str, Attempt, bool], None],
     ) -> None:
         """Takes what carries out the faults of the world, and what is told of attempts.
@@ -116,7 +116,9 @@ class WebhookSender:
         except (ClientError, OSError, ValueError) as error:
             failure = str(error) or type(error).__name__
         fault = None if action is None else action.kind
-        return Attempt(delivery.event, delivery.webhook_id, sent_at, status, failure, fault)
+        return Attempt(
+            delivery.event, delivery.webhook_id, sent_at, status, failure, fault, time.time()
+        )
 
     def _letter(self, delivery: Delivery) -> Letter:
         clock = self._conditions.clock

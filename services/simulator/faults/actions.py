@@ -11,7 +11,7 @@ __all__ = [
     "CreateThenHang", "CreateThenStatus", "DataRemovedEarly", "Drop", "DuplicateAcrossPages",
     "Empty200", "ExpireNow", "Fail", "FileAction", "HugeHeaders", "Jump", "LifeAction",
     "ListAction", "ListLag", "MalformedJson", "NextOnForeignHost", "NoCredit", "NoVersion",
-    "NotMp4", "NullModel", "OmitFromList", "OmitWebhook", "OutputShape", "PageShift",
+    "NotMp4", "NullModel", "Offset", "OmitFromList", "OmitWebhook", "OutputShape", "PageShift",
     "Redirect", "ResetMidway", "Rotate", "SchemaDrift", "ShownAction", "Skew", "SlowBoot",
     "SlowBytes", "Stale", "Status", "StuckStarting", "SucceedWith", "Throttle", "Truncate",
     "UnknownFields", "UnknownStatus", "WebhookBeforeCreateAnswer", "WorldAction", "WrongLength",
@@ -346,6 +346,7 @@ class Rotate(Action, at=frozenset(Operation)):
 
 
 Offset = Annotated[float, Field(ge=-86_400, le=86_400, allow_inf_nan=False)]
+"""By how much a clock is ahead, or behind if negative."""
 
 
 class Skew(Action, at=frozenset(Operation)):

@@ -24,9 +24,13 @@ class World:
         self._accounts = accounts
         self._predictions = predictions
 
-    def strike(self, subject: Subject) -> None:
-        """Carries out all that fires at `subject`, before it is done."""
+    def strike(self, subject: Subject) -> bool:
+        """Carries out all that fires at `subject`, before it is done.
+
+        Returns whether the retention of its prediction was ended.
+        """
         clock = self._conditions.clock
+        expired = False
         for action in self._conditions.faults.fire_all(subject, WORLD):
             match action:
                 case Skew():
@@ -40,5 +44,7 @@ class World:
                 case ExpireNow():
                     if subject.prediction is not None:  # Else it is an uploaded file.
                         self._predictions.expire(subject.prediction)
+                        expired = True
                 case _:
                     assert_never(action)
+        return expired

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,17 +38,27 @@ class Heard:
         return json.loads(self.body)
 
 
-async def raw_call(method: str, address: str, token: str = "", body: bytes = b"") -> Heard:
+async def raw_call(
+    method: str,
+    address: str,
+    token: str = "",
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Heard:
     """Returns all that a server sends until it closes the connection."""
     parts = urlsplit(address)
     assert parts.hostname is not None
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 24)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    writer.write(
-        f"{method} {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
-        f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        + body
-    )
+    lines = {
+        "Host": parts.netloc,
+        "Connection": "close",
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+        "Content-Length": str(len(body)),
+        **(headers or {}),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
     heard, begun_at = Heard(), time.monotonic()
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -35,6 +35,26 @@ async def test_unknown_paths_and_methods_are_refused(start: Start) -> None:
     assert (status, body["status"]) == (405, 405)
 
 
+async def test_a_deployment_of_a_model_runs_it(start: Start) -> None:
+    running = await start(speed=0.01)
+    body = {"input": {"prompt": "a lake"}}
+
+    status, created = await running.call("POST", f"/deployments/{SMALL}/predictions", json=body)
+    read = await running.get(created["id"])
+    refused = await running.call(
+        "POST", f"/deployments/{SMALL}/predictions", json={**body, "version": SMALL}
+    )
+
+    assert (status, created["model"], created["deployment"]) == (201, SMALL, SMALL)
+    assert re.fullmatch("dp-[0-9a-f]{32}", created["version"])
+    assert (read["version"], read["deployment"]) == (created["version"], SMALL)
+    assert refused[0] == 422
+    assert await running.call("POST", "/deployments/no/model/predictions", json=body) == (
+        404,
+        NOT_FOUND,
+    )
+
+
 async def test_accounts_do_not_see_each_other(start: Start) -> None:
     running = await start(tokens=("r8_one", "r8_two"), speed=0.01)
     mine = await running.create()

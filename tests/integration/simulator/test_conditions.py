@@ -114,6 +114,24 @@ async def test_a_wrong_clock_shows_in_every_moment_and_moves_nothing(
     assert (await running.truth(done["id"]))["created_at"] == pytest.approx(time.time(), abs=60)
 
 
+async def test_a_wrong_clock_shows_in_uploaded_files_and_in_every_listener(start: Start) -> None:
+    running = await start(speed=0.01)
+    await running.control.change_clock(skew_s=7200)
+
+    _, file = await running.upload(b"a picture")
+    created = (await raw_create(running)).json
+    delivered = await raw_call("GET", f"{running.addresses.delivery}/files/{file['id']}")
+    refused = await raw_call("GET", f"{running.addresses.api}/v1/account", "r8_wrong")
+
+    in_two_hours = pytest.approx(time.time() + 7200, abs=60)
+    for moment in (file["created_at"], created["created_at"]):
+        assert datetime.fromisoformat(moment).timestamp() == in_two_hours
+    expires_at = datetime.fromisoformat(file["expires_at"]).timestamp()
+    assert expires_at == pytest.approx(time.time() + 7200 + 86_400, abs=60)
+    for heard in (delivered, refused):
+        assert parsedate_to_datetime(heard.headers["date"]).timestamp() == in_two_hours
+
+
 async def test_a_jump_lets_deadlines_and_retention_pass(start: Start) -> None:
     running = await start()
     done = await running.create("a lake [fail]")

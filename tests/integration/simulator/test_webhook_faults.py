@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import standardwebhooks
+import svix
 
 from services.simulator.faults.action import Action
 from services.simulator.faults.actions import Fail, Jump, Rotate
@@ -22,6 +23,9 @@ from services.simulator.faults.webhook_actions import (
     DuplicateHeader,
     DuplicateWebhook,
     Flood,
+    FractionalTimestamp,
+    FutureTimestamp,
+    GarbageTokenFirst,
     Gzip,
     HugeLogs,
     MissingHeader,
@@ -30,9 +34,13 @@ from services.simulator.faults.webhook_actions import (
     Regress,
     Reorder,
     SlowBody,
+    StaleTimestamp,
     TamperBody,
     TamperQuery,
+    TwoSignatures,
+    V2Only,
     WrongMethod,
+    WrongSecret,
 )
 from tests.integration.simulator.harness import Received, Receiver, Running, Start, eventually
 
@@ -189,6 +197,64 @@ async def test_an_attempt_is_spoiled_and_the_event_repeated_soundly(
     standardwebhooks.Webhook(secret).verify(sound.body, sound.headers)
     attempts = (await running.truth(prediction_id))["attempts"]
     assert [one["fault"] for one in attempts] == [None, action.kind, None]
+
+
+@pytest.mark.parametrize(
+    ("action", "is_taken", "named"),
+    [
+        (BadSignature(), False, "v1,AAAA"),
+        (WrongSecret(), False, "v1,"),
+        (V2Only(), False, "v2,"),
+        (TwoSignatures(), True, "v1,"),
+        (StaleTimestamp(), False, "v1,"),
+        (FutureTimestamp(), False, "v1,"),
+        (TamperBody(), False, "v1,"),
+    ],
+    ids=kind,
+)
+@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+async def test_independent_verifiers_take_a_spoiled_signature_or_not(
+    start: Start, receiver: Receiver, library: Any, action: AttemptAction, is_taken: bool,
+    named: str,
+) -> None:  # fmt: skip
+    running = await start()
+    await running.control.fault(action, COMPLETED)
+
+    await ended(running, receiver)
+    _, spoiled = await receiver.gets(2)
+    verifier = library((await running.call("GET", "/webhooks/default/secret"))[1]["key"])
+
+    assert spoiled.headers["webhook-signature"].startswith(named)
+    if is_taken:
+        verifier.verify(spoiled.body, spoiled.headers)
+    else:
+        with pytest.raises(Exception, match=r"(?i)signature|timestamp"):
+            verifier.verify(spoiled.body, spoiled.headers)
+
+
+async def test_garbage_stands_before_the_right_signature(start: Start, receiver: Receiver) -> None:
+    running = await start()
+    await running.control.fault(GarbageTokenFirst(), COMPLETED)
+
+    await ended(running, receiver)
+    _, spoiled = await receiver.gets(2)
+    secret = (await running.call("GET", "/webhooks/default/secret"))[1]["key"]
+    *garbage, right = spoiled.headers["webhook-signature"].split(" ")
+
+    # The libraries themselves stumble over what is no pair, so they are given the last only.
+    assert garbage == ["v1", "v1,", "v1,!!!!", ",v1", "v1a,AAAA"]
+    standardwebhooks.Webhook(secret).verify(
+        spoiled.body, {**spoiled.headers, "webhook-signature": right}
+    )
+
+
+async def test_a_timestamp_can_have_a_fraction(start: Start, receiver: Receiver) -> None:
+    running = await start()
+    await running.control.fault(FractionalTimestamp(), COMPLETED)
+
+    await ended(running, receiver)
+
+    assert (await receiver.gets(2))[1].headers["webhook-timestamp"].endswith(".25")
 
 
 async def test_other_methods_double_headers_and_tampered_bodies_arrive(

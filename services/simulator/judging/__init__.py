@@ -1,0 +1,1 @@
+"""Judges a customer by what really happened."""
