@@ -1,5 +1,6 @@
 """Does the effect of a stage once, and tells the saga how it ended."""
 
+import logging
 from typing import assert_never
 
 from services.generation.archive import Archive, Archived, Gone, NotAVideo
@@ -24,6 +25,8 @@ from services.runtime.telemetry import get_logger
 
 __all__ = ["Effects"]
 
+FETCHES_MIN = 3
+"""So often a video is fetched before it is given up as none."""
 _NOT_SAVED = "The video could not be saved. You were not charged; try again."
 
 logger = get_logger(__name__)
@@ -117,10 +120,17 @@ class Effects:
             case Archived(output=output):
                 return OutputStored(job_id, output)
             case NotAVideo(detail=detail):
-                logger.error(
-                    "output refused", generation_id=generation.generation_id, detail=detail
+                # It may have been broken on its way only, and the provider keeps it for a while.
+                is_last = generation.failures + 1 >= FETCHES_MIN
+                logger.log(
+                    logging.ERROR if is_last else logging.WARNING,
+                    "output refused",
+                    generation_id=generation.generation_id,
+                    detail=detail,
                 )
-                return OutputLost(job_id, _NOT_SAVED)
+                if is_last:
+                    return OutputLost(job_id, _NOT_SAVED)
+                return EffectFailed(generation.stage, is_outage=True)
             case Gone(detail=detail):
                 return await self._renew(generation, detail)
             case NotFetched(detail=detail):

@@ -15,6 +15,7 @@ from services.generation.state import FailureCode, Generation, Stage, Status
 from services.generation.store import Store
 from services.runtime.errors import Unavailable
 from services.runtime.storage import open_storage
+from services.simulator.faults.actions import Truncate
 from tests.integration.generation.harness import (
     PRICE,
     PROMPT,
@@ -74,6 +75,30 @@ async def test_a_failed_prediction_is_refunded(house: House) -> None:
         assert (failed.charged_credits, failed.output) == (0, None)
         assert await house.statement(failed) == [RESERVATION, ("REFUND", PRICE)]
         assert await house.credits.balance(USER) == (100, 0)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    ("broken", "stage", "statement"),
+    [
+        (2, Stage.COMPLETED, [RESERVATION, ("DEDUCTION", 0)]),
+        (3, Stage.FAILED, [RESERVATION, ("REFUND", PRICE)]),
+    ],
+)
+async def test_a_video_that_comes_broken_is_given_up_after_the_third_time_only(
+    house: House, broken: int, stage: Stage, statement: list[tuple[str, int]]
+) -> None:
+    async with house.simulator.control() as control:
+        await control.fault(Truncate(), times=broken)
+    async with house.replica() as replica:
+        begun = await replica.begun()
+        await replica.make_due(begun)
+
+        ended = await reaches(replica, begun, stage)
+
+        code = None if ended.failure is None else ended.failure.code
+        assert code is (None if stage is Stage.COMPLETED else FailureCode.OUTPUT_LOST)
+        assert await house.statement(ended) == statement
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
