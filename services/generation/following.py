@@ -109,7 +109,10 @@ def submit_answered(
                 return g
             if g.resubmissions >= RESUBMISSIONS_MAX:
                 return refund(g, FailureCode.SUBMIT_UNCERTAIN, SUBMIT_UNCERTAIN, now)
-            return make_ready(replace(g, resubmissions=g.resubmissions + 1), now, timing)
+            again = make_ready(g, now, timing)
+            # Without the time for another attempt there is none to count.
+            is_counted = again.stage is Stage.READY
+            return replace(again, resubmissions=g.resubmissions + is_counted)
         case unreachable:
             assert_never(unreachable)
 

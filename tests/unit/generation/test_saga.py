@@ -817,3 +817,21 @@ def test_what_was_copied_and_then_given_up_is_erased() -> None:
     failed = step(lost, Refunded(), NOW, TIMING)
 
     assert (failed.stage, failed.erase_at) == (Stage.FAILED, NOW)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "stage", "resubmissions"),
+    [(DEADLINE_S, Stage.READY, 1), (DEADLINE_S - LATEST_S, Stage.REFUNDING, 0)],
+)
+def test_what_was_absent_is_counted_as_sent_again_only_if_there_is_time_for_it(
+    left_s: float, stage: Stage, resubmissions: int
+) -> None:
+    absent = replace(
+        GENERATIONS[Stage.SUBMITTING],
+        uncertain_since=NOW - 10 * SECOND,
+        deadline_at=NOW + left_s * SECOND,
+    )
+
+    after = step(absent, SubmitAbsent(2), NOW, TIMING)
+
+    assert (after.stage, after.resubmissions) == (stage, resubmissions)
