@@ -24,6 +24,7 @@ from services.credits.records import (
 from services.credits.statements import BatchStatements, RowsStatement, batch_statements
 from services.credits.tables import accounts, reservations, transactions
 from services.runtime.database import Database, read_clock
+from services.runtime.failpoints import failpoint
 from services.runtime.group_commit import GroupCommit
 
 __all__ = ["Answer", "CreditsStore", "Done"]
@@ -76,6 +77,7 @@ class CreditsStore:
         Raises Overloaded, Conflict, Unavailable or ServiceFailed, as the writer does.
         """
         answer = await self._writer.submit(command)
+        failpoint("ledger.after_commit")
         # Of replays too: a batch whose SQL commit got no answer is run again, and finds itself.
         if isinstance(answer, Done):
             self._moved(answer.account)
@@ -148,6 +150,7 @@ async def _write_batch(connection: AsyncConnection, commands: Sequence[Command])
     work = loaded.copy()
     answers = [work.carry_out(command, now) for command in commands]
     await batch.write(loaded, work)
+    failpoint("ledger.before_commit")
     return answers
 
 

@@ -2,7 +2,8 @@
 
 `REELWORKS_FAILPOINTS` names points and the passing that kills, the first if none is given, and
 perhaps another signal, as of a machine that stands still: `submit.sent=2,submit.claimed=1:STOP`. It
-is unset in production, where a point costs a look into an empty dictionary.
+is obeyed only where `REELWORKS_ENVIRONMENT` is `test`, and elsewhere refused, so that nobody can
+turn it against a service that people use. Unset, a point costs a look into an empty dictionary.
 """
 
 import os
@@ -13,10 +14,14 @@ from services.runtime.settings import exit_with
 __all__ = ["failpoint"]
 
 VARIABLE = "REELWORKS_FAILPOINTS"
+ENVIRONMENT = "REELWORKS_ENVIRONMENT"
+ENVIRONMENT_ALLOWED = "test"
 
 
 def _read(text: str) -> dict[str, tuple[int, signal.Signals]]:
     points = {}
+    if text and os.environ.get(ENVIRONMENT) != ENVIRONMENT_ALLOWED:
+        exit_with(f"{VARIABLE}: must be unset unless {ENVIRONMENT} is {ENVIRONMENT_ALLOWED}")
     for part in filter(None, text.split(",")):
         name, _, when = part.partition("=")
         passing, _, sent = when.partition(":")

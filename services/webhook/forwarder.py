@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from reelworks.generation.v1 import prediction_event_pb2, prediction_event_pb2_grpc
 
 from services.runtime.errors import ServiceError
+from services.runtime.failpoints import failpoint
 from services.runtime.telemetry import get_logger
 from services.webhook.inbox import ClaimedEvent, Inbox, Settlement
 from services.webhook.metrics import WebhookMetrics
@@ -185,12 +186,15 @@ class Forwarder:
 
     async def _deliver(self, event: ClaimedEvent) -> None:
         try:
+            failpoint("forward.claimed")
             answer = await self._call(event)
+            failpoint("forward.answered")
             self._metrics.delivered(*_labels(answer))
             self._note(answer)
             jitter = random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)  # noqa: S311
             settlement = settlement_of(event, answer, self._timing.retry_s * jitter)
             await self._inbox.settle(settlement)
+            failpoint("forward.settled")
             _log(event, settlement)
         except Exception as error:  # Whatever it is, the lease ends it, and others go on.
             logger.warning(

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, literal, select
 
 from services.runtime.database import Database, read_clock_of
 from services.runtime.errors import Unavailable
+from services.runtime.failpoints import failpoint
 from services.runtime.group_commit import GroupCommit
 from services.webhook.statements import RECEIVED, SETTLED, BatchStatements, batch_statements
 from services.webhook.tables import State
@@ -166,7 +167,9 @@ class Inbox:
         Raises ServiceError if it is not known to be durable within the limit. It may be stored all
         the same then, which is as good: the sender repeats it and it is found.
         """
+        failpoint("inbox.received")
         is_new: bool = await self._writer.submit(_command(event), self._store_limit_s)
+        failpoint("inbox.after_commit")
         self._arrived.set()
         return is_new
 
@@ -208,6 +211,7 @@ class Inbox:
     def _write(self, connection: Connection, commands: Sequence[_Command]) -> list[Any]:
         answers = _write(connection, commands)
         if stored := sum(isinstance(command, _Store) for command in commands):
+            failpoint("inbox.before_commit")
             self._wrote(stored)
         return answers
 

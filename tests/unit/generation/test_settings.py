@@ -110,7 +110,7 @@ def test_a_wrong_setting_is_named_in_one_line(
 def test_a_wrong_failpoint_is_named_in_one_line(points: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "services.generation"],
-        env={"REELWORKS_FAILPOINTS": points},
+        env={"REELWORKS_FAILPOINTS": points, "REELWORKS_ENVIRONMENT": "test"},
         capture_output=True,
         text=True,
         check=False,
@@ -120,3 +120,23 @@ def test_a_wrong_failpoint_is_named_in_one_line(points: str) -> None:
     assert run.returncode == 2
     assert run.stderr.startswith("error: REELWORKS_FAILPOINTS: ")
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("service", ["credits", "generation", "webhook"])
+@pytest.mark.parametrize("environment", [{}, {"REELWORKS_ENVIRONMENT": "production"}])
+def test_failpoints_are_refused_where_they_are_no_test(
+    service: str, environment: dict[str, str]
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"services.{service}"],
+        env={"REELWORKS_FAILPOINTS": "submit.sent"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: REELWORKS_FAILPOINTS: must be unset unless REELWORKS_ENVIRONMENT is test\n"
+    )
