@@ -2,10 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# Of `make chaos`: each can be given on the command line, and JOBS, KILLS, FOLDER and JSON besides.
+SEED ?= 1
+MINUTES ?= 2
+REPLICAS ?= 2
+DATABASE ?= postgresql
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help setup up demo test lint format protos lock clean
-.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook chaos kills mutants
+.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook kills mutants
+.PHONY: chaos chaos-pairs chaos-controls
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,10 +48,19 @@ format: setup ## Formats code and contracts.
 bench-credits: setup ## Measures the ledger: one account against 10,000, and a call that does nothing.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits
 
-chaos: setup ## Pairs faults of the provider with crashes, kills replicas under 500 jobs, and judges.
+chaos: setup ## Troubles the whole stack under load, by a seed, and judges (SEED, JOBS, MINUTES …).
+	$(BIN)/python -m tests.chaos.stack --seed $(SEED) --minutes $(MINUTES) \
+		--replicas $(REPLICAS) --database $(DATABASE) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(KILLS),--kills $(KILLS)) $(if $(FOLDER),--folder $(FOLDER)) $(if $(JSON),--json)
+
+chaos-pairs: setup ## Pairs each fault of the provider's create with crashes at each line.
 	$(BIN)/python -m tests.chaos --rounds 3
 	REELWORKS_TEST_CHAOS_JOBS=500 REELWORKS_TEST_CHAOS_LOADED_S=0 $(BIN)/pytest -s tests/chaos \
+		--ignore tests/chaos/stack \
 		--deselect tests/chaos/test_lost_creates.py --deselect tests/chaos/test_refused_creates.py
+
+chaos-controls: setup ## Plants faults in the product and shows that the judge catches each.
+	$(BIN)/python -m tests.chaos.stack.controls
 
 bench-memory: setup ## Watches the ledger's memory over 200,000 operations.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits --memory

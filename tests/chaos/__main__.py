@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
         bad = sum(not outcome.is_good for outcome in mine)
         table.add_row(fault.name, ", ".join(points), str(bad or ""))
     console.print(table)
+    console.print(_points(outcomes))
     met = {outcome.case.point.name for outcome in outcomes}
     missing = [point.name for point in POINTS if point.name not in met]
     bad = sum(not outcome.is_good for outcome in outcomes)
@@ -86,6 +88,17 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
         f"{', missing: ' + ', '.join(missing) if missing else ''}; "
         f"{findings} findings of the judge, {bad} cases not as they must be"
     )
+
+
+def _points(outcomes: Sequence[Outcome]) -> Table:
+    """Returns how often processes died at each point, and how what they worked on ended."""
+    table = Table("failpoint", "deaths", "how it ended", title="Where was crashed")
+    for point in POINTS:
+        mine = [outcome for outcome in outcomes if outcome.case.point is point]
+        ends = Counter(end for outcome in mine for end in outcome.ends.values())
+        told = ", ".join(f"{end} {count}" for end, count in sorted(ends.items()))
+        table.add_row(point.name, str(len(mine) * len(point.kills)), told)
+    return table
 
 
 if __name__ == "__main__":

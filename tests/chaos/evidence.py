@@ -104,15 +104,16 @@ class Books:
         self._engine = engine
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
-        return await self._read(select(table).order_by(*table.primary_key.columns))
+        return await self.select(select(table).order_by(*table.primary_key.columns))
 
     async def claims(self) -> list[dict[str, Any]]:
         """Returns of each generation only what tells whether somebody works on it."""
         columns = tables.generations.c
         wanted = (columns.generation_id, columns.claimed_by, columns.claims)
-        return await self._read(select(*wanted, columns.fence, columns.due_at, columns.stage))
+        return await self.select(select(*wanted, columns.fence, columns.due_at, columns.stage))
 
-    async def _read(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
+    async def select(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
+        """Returns what a query gives."""
         async with self._engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
@@ -153,7 +154,7 @@ async def gather_evidence(
         made=made,
         calls=[
             call
-            for call in map(_call_of, requests)
+            for call in map(call_of, requests)
             if call.generation_id in generations or call.job_id in job_ids
         ],
         reservations=await _reservations(credits_, users),
@@ -203,7 +204,7 @@ def _address_of(truth: Mapping[str, Any]) -> tuple[str, int]:
     return query.get("g", [""])[0], int(query.get("a", ["0"])[0])
 
 
-def _call_of(request: Mapping[str, Any]) -> Call:
+def call_of(request: Mapping[str, Any]) -> Call:
     return Call(
         begun_at=_moment(request["begun_at"]),
         at=_moment(request["at"]),

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -39,9 +40,15 @@ class Databases:
     folder: Path
     postgresql: Callable[[], PostgresqlServer]
     templates: dict[tuple[str, str], str] = field(default_factory=dict)
+    making: threading.Lock = field(default_factory=threading.Lock)
+    """Held while one is made: a template is copied when it is done, and Alembic makes one only."""
 
     def make(self, service: str, backend: str = "sqlite") -> str:
         """Returns the URL of a new database for a service."""
+        with self.making:
+            return self._make(service, backend)
+
+    def _make(self, service: str, backend: str) -> str:
         template = self.templates.get((service, backend))
         if backend == "postgresql":
             server = self.postgresql()
@@ -104,9 +111,9 @@ def prepared_ground(
     keys = folder / "callback_keys"
     keys.write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
     tokens = [f"r8_house_{number}" for number in range(HOUSES_MAX)]
-    with opened_nursery() as nursery, _running_simulator(SPEED, tokens) as simulator:
+    with opened_nursery() as nursery, running_simulator(SPEED, tokens) as simulator:
         address = free_address()
-        environment = _environment(
+        environment = environment_of(
             ADDRESS=address,
             DATABASE_URL=databases.make("credits", backend),
             WELCOME_BONUS_CREDITS=str(CREDITS_EACH),
@@ -118,17 +125,22 @@ def prepared_ground(
 
 
 @contextlib.contextmanager
-def _running_simulator(speed: float, tokens: list[str]) -> Iterator[dict[str, str]]:
+def running_simulator(
+    speed: float, tokens: list[str], log: Path = Path(os.devnull)
+) -> Iterator[dict[str, str]]:
     ports = [f"--{name}-port=0" for name in ("api", "delivery", "control")]
     limits = [f"--switch={name}_per_minute=1000000" for name in ("creates", "calls")]
     accounts = [f"--token={token}" for token in tokens]
     options = [f"--speed={speed}", "--video=stamp", "--log-format=json", *limits, *accounts]
-    with subprocess.Popen(
-        [sys.executable, "-m", "services.simulator", *ports, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with (
+        log.open("a") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "services.simulator", *ports, *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())
@@ -136,14 +148,14 @@ def _running_simulator(speed: float, tokens: list[str]) -> Iterator[dict[str, st
             process.terminate()
 
 
-def _environment(**settings: str) -> dict[str, str]:
+def environment_of(**settings: str) -> dict[str, str]:
     """Returns the environment of a process, without what the one who runs the tests has set."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("REELWORKS_", "REPLICATE_"))
     }
-    quick = {"DRAIN_S": "0", "GRACE_S": "3", "PROFILE": "fast"}
+    quick = {"DRAIN_S": "0", "GRACE_S": "3", "PROFILE": "fast", "ENVIRONMENT": "test"}
     return kept | {f"REELWORKS_{name}": value for name, value in (quick | settings).items()}
 
 
@@ -170,7 +182,7 @@ class House:
     @property
     def target(self) -> str:
         """Where clients reach any replica."""
-        return _target(self.replicas)
+        return target_of(self.replicas)
 
     def start(
         self,
@@ -183,7 +195,7 @@ class House:
     ) -> Process:
         """Starts a replica; `product` is the module whose `main` it is."""
         place = self.replicas[replica]
-        environment = _environment(
+        environment = environment_of(
             **{
                 "ADDRESS": place.address,
                 "DATABASE_URL": database_url,
@@ -228,7 +240,7 @@ class House:
         return CreditsClient(self.ground.credits_address)
 
 
-def _target(replicas: list[Replica]) -> str:
+def target_of(replicas: list[Replica]) -> str:
     addresses = [replica.address for replica in replicas]
     return addresses[0] if len(addresses) == 1 else f"ipv4:{','.join(addresses)}"
 
@@ -240,11 +252,11 @@ def opened_house(ground: Ground, replicas: int = 1) -> Iterator[House]:
     folder.mkdir()
     places = [Replica(free_address()) for _ in range(replicas)]
     http_address, token = free_address(), next(ground.tokens)
-    environment = _environment(
+    environment = environment_of(
         ADDRESS=free_address(),
         HTTP_ADDRESS=http_address,
         DATABASE_URL=ground.databases.make("webhook", ground.backend),
-        GENERATION_ADDRESS=_target(places),
+        GENERATION_ADDRESS=target_of(places),
         CALLBACK_KEYS_FILE=str(ground.keys),
         LEASE_S="2",
     )

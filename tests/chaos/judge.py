@@ -147,7 +147,8 @@ def _right_charge(history: _History, generation_id: str, row: Row) -> Proofs:
                 yield "J2", f"COMPLETED, and {committed} credits are {state}"
             if [one.status for one in used] != ["succeeded"]:
                 yield "J2", f"COMPLETED by {used}"
-            if evidence.file_sizes.get(row["output_key"]) != row["output_size_bytes"]:
+            size_bytes = evidence.file_sizes.get(row["output_key"])
+            if row.get("deleted_at") is None and size_bytes != row["output_size_bytes"]:
                 yield "J2", f"COMPLETED, and {row['output_key']} is not stored"
         case "FAILED" if state != "REFUNDED":
             yield "J2", f"FAILED, and its credits are {state}"
