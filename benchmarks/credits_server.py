@@ -17,7 +17,7 @@ from services.credits.store import Answer, CreditsStore
 from services.credits.verification import Verifier
 from services.credits.watchers import BalanceWatchers
 from services.runtime.database import Database, open_database
-from services.runtime.process import leave_on_signals
+from services.runtime.program import leave_on_signals
 from services.runtime.server import ServedService, Server, ServerSettings
 
 __all__ = ["SERVERS", "serve"]

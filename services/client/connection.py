@@ -1,7 +1,10 @@
 """What the clients of all services have in common: a connection that is opened and closed."""
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.client.deadlines import DEADLINES_S
 from services.runtime.channel import MESSAGE_BYTES_MAX, connect
@@ -17,6 +20,7 @@ class Connection:
 
     def __init__(self, address: str, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._channel = connect(address, DEADLINES_S, message_bytes_max)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # Its types know no methods.
 
     async def __aenter__(self) -> Self:
         return self
@@ -28,6 +32,14 @@ class Connection:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def is_serving(self, within_s: float) -> bool:
+        """Tells whether the service answers calls on this connection now."""
+        try:
+            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=within_s)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
         """Ends the connection, and the calls that are under way."""

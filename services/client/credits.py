@@ -28,7 +28,7 @@ from services.client.ledger import (
     reservation_of,
     transaction_of,
 )
-from services.client.watching import PATIENCE_S, watch_again
+from services.client.watching import PATIENCE_S, Heard, watch_again
 from services.client.wire import named_on_wire, timestamp
 from services.runtime.channel import invoke
 
@@ -248,17 +248,20 @@ class CreditsClient(Connection):
                 return
 
     async def watch_balance(
-        self, user_id: str, patience_s: float = PATIENCE_S
+        self,
+        user_id: str,
+        patience_s: float = PATIENCE_S,
+        heard: Heard = lambda _: None,
     ) -> AsyncGenerator[Balance]:
         """Yields the balance of a user as it is now, then each newer one.
 
         Goes on when the service went away and came back, and never yields an older version after a
         newer one, nor the same twice. Raises Unavailable when the service stays away for
         `patience_s`. It has no end of its own: leave it by `contextlib.aclosing`, or the service
-        streams on.
+        streams on. `heard` is told whether the service has this watch.
         """
         request = credits_pb2.WatchBalanceRequest(user_id=user_id)
-        stream = watch_again(lambda: self._stub.WatchBalance(request), patience_s)
+        stream = watch_again(lambda: self._stub.WatchBalance(request), patience_s, heard)
         version = -1
         async with contextlib.aclosing(stream) as responses:
             async for response in responses:

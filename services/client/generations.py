@@ -40,7 +40,7 @@ from services.client.operations import (
     parked_page_of,
     stats_of,
 )
-from services.client.watching import PATIENCE_S, watch_again
+from services.client.watching import PATIENCE_S, Heard, read_stream, watch_again
 from services.client.wire import named_on_wire, timestamp
 from services.runtime.channel import invoke
 
@@ -69,6 +69,10 @@ __all__ = [
 ]
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+KNOWN_S = 30.0
+"""How long what is known may take to read: it may be years' worth."""
+VERSIONS_MAX = 1000
+"""Of so many generations a watch knows the version that it saw last."""
 MESSAGE_BYTES_MAX = 11 * 1024 * 1024
 """Room for an image of 10 MiB, and what is said with it."""
 
@@ -286,12 +290,14 @@ class GenerationClient(Connection):
         generation_ids: Sequence[str] = (),
         updated_after: datetime | None = None,
         patience_s: float = PATIENCE_S,
+        heard: Heard = lambda _: None,
     ) -> AsyncGenerator[Generation]:
         """Yields the generations of a user: those named and the unfinished ones, then each change.
 
         Goes on when the service went away and came back, and never yields an older version after a
         newer one. Raises Unavailable when the service stays away for `patience_s`. It has no end of
-        its own: leave it by `contextlib.aclosing`, or the service streams on.
+        its own: leave it by `contextlib.aclosing`, or the service streams on. `heard` is told
+        whether the service has this watch.
         """
         versions: dict[str, int] = {}
 
@@ -307,13 +313,36 @@ class GenerationClient(Connection):
                 )
             )
 
-        async with contextlib.aclosing(watch_again(open_stream, patience_s)) as responses:
+        async with contextlib.aclosing(watch_again(open_stream, patience_s, heard)) as responses:
             async for response in responses:
                 generation = generation_of(response.generation)
                 updated_after = max(updated_after or EPOCH, generation.updated_at)
-                if generation.version >= versions.get(generation.generation_id, 0):
-                    versions[generation.generation_id] = generation.version
-                    yield generation
+                if generation.version < versions.get(generation.generation_id, 0):
+                    continue
+                # At the end; what has not changed for longest is forgotten.
+                versions.pop(generation.generation_id, None)
+                versions[generation.generation_id] = generation.version
+                if len(versions) > VERSIONS_MAX:
+                    del versions[next(iter(versions))]
+                yield generation
+
+    async def known(
+        self, user_id: str, updated_after: datetime | None = None
+    ) -> AsyncGenerator[Generation]:
+        """Yields the unfinished generations of a user and those updated after a moment, and ends.
+
+        One may come twice. The updated come last, oldest first: who is cut off goes on behind the
+        newest that it saw. Leave it early by `contextlib.aclosing`.
+        """
+        request = generation_pb2.WatchGenerationsRequest(
+            user_id=user_id,
+            updated_after=None if updated_after is None else timestamp(updated_after),
+            known_only=True,
+        )
+        call = self._stub.WatchGenerations(request, timeout=KNOWN_S)
+        async with contextlib.aclosing(read_stream(call)) as responses:
+            async for response in responses:
+                yield generation_of(response.generation)
 
 
 def _key(given: str | None) -> str:

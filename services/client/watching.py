@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import grpc
 
+from services.runtime.channel import WATCHING
 from services.runtime.errors import DeadlineExceeded, Unavailable, from_rpc_error
 
-__all__ = ["PATIENCE_S", "watch_again"]
+__all__ = ["PATIENCE_S", "Heard", "read_stream", "watch_again"]
 
 PATIENCE_S = 60.0
 """How long a service may stay away before its watchers give up."""
@@ -22,9 +23,14 @@ PAUSE_S_MAX = 2.0
 
 ResponseType = TypeVar("ResponseType")
 
+Heard = Callable[[bool], object]
+"""Is told whether the service has a watcher's stream, each time that it is said anew."""
+
 
 async def watch_again(
-    open_stream: Callable[[], grpc.aio.UnaryStreamCall[Any, ResponseType]], patience_s: float
+    open_stream: Callable[[], grpc.aio.UnaryStreamCall[Any, ResponseType]],
+    patience_s: float,
+    heard: Heard = lambda _: None,
 ) -> AsyncGenerator[ResponseType]:
     """Yields what a stream answers, and goes on with a new one when the service went away.
 
@@ -35,10 +41,14 @@ async def watch_again(
     pause_s = PAUSE_S_MIN
     while True:
         began = time.monotonic()
+        call = open_stream()
+        # A stream may have nothing to say for days; then the service says that it is there.
+        opening = asyncio.create_task(_await_opening(call, heard))
         try:
-            async with contextlib.aclosing(_read(open_stream())) as responses:
+            async with contextlib.aclosing(read_stream(call)) as responses:
                 async for response in responses:
                     away_since, pause_s = None, PAUSE_S_MIN
+                    heard(True)
                     yield response
         except DeadlineExceeded:
             pass  # An hour is over.
@@ -48,14 +58,27 @@ async def watch_again(
             away_since = began if away_since is None else away_since
             if time.monotonic() - away_since > patience_s:
                 raise
+        finally:
+            opening.cancel()
+            heard(False)
         # All streams of a server that leaves end together; their watchers come back apart.
         await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  Nothing secret.
         pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
 
-async def _read(
+async def _await_opening(call: grpc.aio.UnaryStreamCall[Any, Any], heard: Heard) -> None:
+    # A refusal has metadata too, but not this.
+    if any(name == WATCHING for name, _ in await call.initial_metadata() or ()):
+        heard(True)
+
+
+async def read_stream(
     call: grpc.aio.UnaryStreamCall[Any, ResponseType],
 ) -> AsyncGenerator[ResponseType]:
+    """Yields what a stream answers until it ends; raises ServiceError and nothing else.
+
+    Leave it early by `contextlib.aclosing`, or the service streams on.
+    """
     try:
         async for response in call:
             yield response

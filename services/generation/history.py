@@ -105,16 +105,10 @@ class History:
             # Without their types the values would be bound as Python's, which SQLite sorts apart.
             bound = tuple_(after.created_at, after.generation_id, types=types)
             conditions.append(tuple_(*place) < bound)
-        async with self._database.read() as connection:
+        last = None
+        if wanted != _ALL:
             # A filter that matches little must not read all that the user ever made.
-            found = await connection.execute(
-                select(*place)
-                .where(*conditions)
-                .order_by(*newest_first)
-                .offset(SCAN_ROWS - 1)
-                .limit(1)
-            )
-            last = found.one_or_none()
+            last = await self._end_of_scan(conditions, newest_first)
         if last is not None:
             bound = tuple_(last.created_at, last.generation_id, types=types)
             conditions.append(tuple_(*place) >= bound)
@@ -127,8 +121,7 @@ class History:
         if len(generations) > limit:
             end = generations[limit - 1]
             return Page(generations[:limit], Cursor(end.created_at, end.generation_id))
-        end_of_scan = None if last is None else Cursor(last.created_at, last.generation_id)
-        return Page(generations, end_of_scan)
+        return Page(generations, last)
 
     async def find_any(self, generation_id: str) -> Generation | None:
         """Returns the generation of an id, whosever it is; None if the id is free."""
@@ -140,20 +133,24 @@ class History:
     ) -> AsyncIterator[Generation]:
         """Yields what a watcher needs first: those it names, the unfinished, the updated.
 
-        One may come twice. The updated are read a page at a time, since they may be years' worth.
+        One may come twice. The updated come last, oldest first, so that a watcher who is cut off
+        misses nothing if it goes on behind the newest that it saw. They are read a page at a time,
+        since they may be years' worth.
         """
         columns = tables.generations.c
-        unfinished = columns.finished_at.is_(None)
+        conditions = [columns.user_id == user_id]
+        if updated_since is not None:
+            conditions.append(columns.updated_at < updated_since)
         for generation in await self._select(
-            columns.user_id == user_id,
-            unfinished,
+            *conditions,
+            columns.finished_at.is_(None),
             order=(columns.created_at.desc(),),
             limit=UNFINISHED_MAX,
         ):
             yield generation
         if generation_ids:
             named = columns.generation_id.in_(sorted(generation_ids))
-            for generation in await self._select(columns.user_id == user_id, named):
+            for generation in await self._select(*conditions, named):
                 yield generation
         place = None if updated_since is None else (updated_since, "")
         while place is not None:
@@ -238,6 +235,22 @@ class History:
             columns.due_at.is_not(None),
             columns.deadline_at <= deadline_until,
         )
+
+    async def _end_of_scan(
+        self, conditions: Sequence[ColumnElement[bool]], order: Sequence[ColumnElement[Any]]
+    ) -> Cursor | None:
+        """Returns the place of the last that a filter looks at; None if it looks at all."""
+        columns = tables.generations.c
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(columns.created_at, columns.generation_id)
+                .where(*conditions)
+                .order_by(*order)
+                .offset(SCAN_ROWS - 1)
+                .limit(1)
+            )
+            last = found.one_or_none()
+        return None if last is None else Cursor(last.created_at, last.generation_id)
 
     def _matches(self, wanted: Filter) -> Iterator[ColumnElement[bool]]:
         """Yields the conditions of a filter."""

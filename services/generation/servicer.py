@@ -41,6 +41,7 @@ from services.generation.statistics import Statistics
 from services.generation.store import Store
 from services.generation.uploads import JudgedImage, Uploads
 from services.generation.watchers import OVERLAP, Watchers
+from services.runtime.channel import WATCHING
 from services.runtime.errors import NotFound, PreconditionFailed, Unavailable
 from services.runtime.failpoints import failpoint
 from services.runtime.shielding import Shielded
@@ -200,16 +201,23 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.WatchGenerationsRequest, context: Any
     ) -> AsyncIterator[generation_pb2.WatchGenerationsResponse]:
         """Streams a user's generations: as they are, then on every change."""
-        del context
         since = None
         if request.HasField("updated_after"):
             # Nothing was updated before the epoch, and earlier times would leave the calendar.
             since = max(request.updated_after.ToDatetime(UTC), _EPOCH) - OVERLAP
         known = self._history.to_watch(request.user_id, request.generation_ids, since)
-        async for generation in self._watchers.watch(request.user_id, known):
+        if request.known_only:
+            stream = known
+        else:
+            metadata = ((WATCHING, "1"),)
+            stream = self._watchers.watch(
+                request.user_id, known, lambda: context.send_initial_metadata(metadata)
+            )
+        async for generation in stream:
             message = await self._messages.of(generation)
             yield generation_pb2.WatchGenerationsResponse(generation=message)
-        raise Unavailable("", "The service is stopping; watch again.")
+        if not request.known_only:
+            raise Unavailable("", "The service is stopping; watch again.")
 
     async def CancelGeneration(  # noqa: N802
         self, request: generation_pb2.CancelGenerationRequest, context: Any

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 from services.generation.history import History
@@ -16,6 +16,8 @@ OVERLAP = timedelta(seconds=10)
 """How far back a reader starts: a change is visible a little after the time that it carries."""
 REFRESH_S = 1.0
 TROUBLE_PAUSE_S = 10.0
+SENT_MAX = 1000
+"""Of so many generations a stream knows which version it sent last."""
 
 logger = get_logger(__name__)
 
@@ -34,18 +36,25 @@ class Watchers:
             mailbox.put(generation)
 
     async def watch(
-        self, user_id: str, known: AsyncIterator[Generation]
+        self,
+        user_id: str,
+        known: AsyncIterator[Generation],
+        announce: Callable[[], Awaitable[object]] | None = None,
     ) -> AsyncGenerator[Generation]:
         """Yields what `known` yields, read while changes are already being collected, then changes.
 
-        Ends when the process stops.
+        If `known` yields nothing, `announce` is awaited where the changes begin. Ends when the
+        process stops.
         """
         mailbox = _Mailbox()
         self._mailboxes[user_id].add(mailbox)
         try:
             async for generation in known:
+                announce = None
                 if mailbox.is_news(generation):
                     yield generation
+            if announce is not None:
+                await announce()
             async for generation in mailbox.take(self._stopping):
                 yield generation
         finally:
@@ -92,6 +101,8 @@ class _Mailbox:
         waiting = self._waiting.get(generation.generation_id)
         sent_version = self._sent_versions.get(generation.generation_id, 0)
         if generation.version > max(sent_version, waiting.version if waiting else 0):
+            # At the end, also if an older version waited further in front.
+            self._waiting.pop(generation.generation_id, None)
             self._waiting[generation.generation_id] = generation
             self._filled.set()
 
@@ -99,7 +110,11 @@ class _Mailbox:
         """Tells whether a generation is newer than what was sent, and notes it as sent."""
         if generation.version <= self._sent_versions.get(generation.generation_id, 0):
             return False
+        # At the end; what has not changed for longest is forgotten.
+        self._sent_versions.pop(generation.generation_id, None)
         self._sent_versions[generation.generation_id] = generation.version
+        if len(self._sent_versions) > SENT_MAX:
+            del self._sent_versions[next(iter(self._sent_versions))]
         return True
 
     async def take(self, stopping: asyncio.Event) -> AsyncIterator[Generation]:
@@ -109,7 +124,8 @@ class _Mailbox:
         try:
             while not stopping.is_set():
                 while self._waiting:
-                    _, generation = self._waiting.popitem()
+                    # The oldest first: a reader who is cut off goes on behind the newest it saw.
+                    generation = self._waiting.pop(next(iter(self._waiting)))
                     if self.is_news(generation):
                         yield generation
                 self._filled.clear()

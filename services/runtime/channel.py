@@ -9,7 +9,7 @@ import grpc
 from services.runtime.calls import remaining_s
 from services.runtime.errors import DeadlineExceeded, from_rpc_error
 
-__all__ = ["MESSAGE_BYTES_MAX", "connect", "invoke"]
+__all__ = ["MESSAGE_BYTES_MAX", "WATCHING", "connect", "invoke"]
 
 DEFAULT_DEADLINE_S = 5.0
 NESTED_MARGIN_S = 0.05
@@ -17,6 +17,9 @@ NESTED_MARGIN_S = 0.05
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 """Of a message on a channel that was not asked for more; gRPC's own default."""
+
+WATCHING = "reelworks-watching"
+"""Metadata by which a stream that has nothing to say yet tells its watcher that it is there."""
 
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from urllib.parse import quote
 
-__all__ = ["VALID_S", "MediaVerdict", "check_media", "sign_media"]
+__all__ = ["VALID_S", "MediaVerdict", "check_media", "seconds_left", "sign_media"]
 
 VALID_S = 3600
 """How long an address works, at the least."""
@@ -58,6 +58,13 @@ def check_media(key: str, query: str, keys: Sequence[bytes], now: datetime) -> M
         return MediaVerdict.BAD
     expired = now.astimezone(UTC).timestamp() >= expires
     return MediaVerdict.EXPIRED if expired else MediaVerdict.GOOD
+
+
+def seconds_left(query: str, now: datetime) -> int:
+    """Returns for how long an address that `check_media` found GOOD still works; 0 for others."""
+    found = _QUERY.fullmatch(query)
+    left_s = 0.0 if found is None else int(found["expires"]) - now.astimezone(UTC).timestamp()
+    return max(0, int(left_s))
 
 
 def _mac(signing_key: bytes, key: str, expires: int) -> str:

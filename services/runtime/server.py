@@ -2,7 +2,6 @@
 
 import asyncio
 import faulthandler
-import ipaddress
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -13,12 +12,12 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import Field
 
 from services.runtime.calls import server_interceptors
-from services.runtime.process import ProcessSettings
-from services.runtime.settings import exit_with
+from services.runtime.program import ProcessSettings
+from services.runtime.settings import exit_with, is_loopback
 from services.runtime.telemetry import get_logger
 from services.runtime.validation import Check, Validator
 
-__all__ = ["ServedService", "Server", "ServerSettings", "is_loopback"]
+__all__ = ["ServedService", "Server", "ServerSettings"]
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 METADATA_BYTES_MAX = 16 * 1024
@@ -216,14 +215,3 @@ class _Health(health_pb2_grpc.HealthServicer):
     def _answer(self) -> health_pb2.HealthCheckResponse:
         states = health_pb2.HealthCheckResponse
         return states(status=states.SERVING if self.serving else states.NOT_SERVING)
-
-
-def is_loopback(address: str) -> bool:
-    """Tells whether only this machine reaches `address`: `host:port` or `unix:path`."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # A name, and 127.example is as good a one as any.
-        return host == "localhost"

@@ -1,5 +1,6 @@
 """Reads a process's settings from the environment, or says in one line what is wrong with them."""
 
+import ipaddress
 import sys
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ __all__ = [
     "Settings",
     "exit_with",
     "http_address",
+    "is_loopback",
     "load_settings",
     "split_address",
 ]
@@ -102,6 +104,17 @@ def http_address(url: str) -> str:
     if "?" in url or "#" in url:
         raise ValueError("must have no query")
     return url.rstrip("/")
+
+
+def is_loopback(address: str) -> bool:
+    """Tells whether only this machine reaches `address`: `host:port` or `unix:path`."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # A name, and 127.example is as good a one as any.
+        return host == "localhost"
 
 
 def _variable(settings_type: type[Settings], location: tuple[int | str, ...]) -> str:

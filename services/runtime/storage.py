@@ -6,19 +6,28 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
 
 if TYPE_CHECKING:  # These exist for type checkers only.
     from obstore.store import ClientConfig, RetryConfig
 
-__all__ = ["FileMissing", "Storage", "StorageFailed", "open_storage"]
+__all__ = [
+    "FileChanged",
+    "FileMissing",
+    "Storage",
+    "StorageFailed",
+    "StoredFile",
+    "content_type_of",
+    "open_storage",
+]
 
 THREADS_MAX = 8
 CALL_S = 20.0
@@ -51,6 +60,25 @@ class StorageFailed(Exception):
 
 class FileMissing(Exception):
     """The storage has no file of that key."""
+
+
+class FileChanged(Exception):
+    """The storage has another file of that key than the one that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known about a file before any of it is read."""
+
+    size_bytes: int
+    """Its size."""
+    tag: str
+    """Another one whenever its content is another: visible ASCII without quotation marks."""
+
+
+def content_type_of(key: str) -> str | None:
+    """Returns the media type of what is stored under `key`; None if its name does not tell."""
+    return _CONTENT_TYPES.get(Path(key).suffix)
 
 
 class Storage:
@@ -89,6 +117,38 @@ class Storage:
                 raise FileMissing(key) from None
 
         return await self._run(get)
+
+    async def stat(self, key: str) -> StoredFile:
+        """Returns what is stored under `key`; raises FileMissing if there is nothing.
+
+        A key that no file can have has none.
+        """
+
+        def stat() -> StoredFile:
+            try:
+                about = obstore.head(self._store, key)
+            except (FileNotFoundError, ValueError):  # Neither there, nor possible.
+                raise FileMissing(key) from None
+            return StoredFile(about["size"], (about["e_tag"] or "").strip('"'))
+
+        return await self._run(stat)
+
+    async def get_range(self, key: str, start: int, end: int, tag: str) -> bytes:
+        """Returns the bytes from `start` to before `end` of the file that `stat` gave `tag` for.
+
+        Raises FileMissing if it is gone, and FileChanged if another is in its place.
+        """
+        options: Any = {"range": (start, end), "if_match": f'"{tag}"'}
+
+        def get_range() -> bytes:
+            try:
+                return obstore.get(self._store, key, options=options).bytes().to_bytes()
+            except FileNotFoundError:
+                raise FileMissing(key) from None
+            except PreconditionError:
+                raise FileChanged(key) from None
+
+        return await self._run(get_range)
 
     async def fetch(self, key: str, file: Path) -> None:
         """Writes what is stored under `key` to `file`; raises FileMissing if there is none."""
@@ -179,7 +239,7 @@ class Storage:
 
     def _about(self, key: str) -> Any:
         """Returns what a bucket tells browsers about a file; a folder keeps nothing of the kind."""
-        content_type = _CONTENT_TYPES.get(Path(key).suffix)
+        content_type = content_type_of(key)
         if self._folder is not None or content_type is None:
             return None
         return {"Content-Type": content_type}

@@ -13,7 +13,8 @@ from services.runtime.channel import connect
 from services.runtime.database import Database
 from services.runtime.metrics import Metrics, serving_metrics
 from services.runtime.migrations import open_migrated
-from services.runtime.process import collect_rarely, run_service
+from services.runtime.process import run_service
+from services.runtime.program import collect_rarely
 from services.runtime.server import ServedService, Server
 from services.runtime.settings import exit_with, split_address
 from services.runtime.telemetry import get_logger

@@ -158,7 +158,7 @@ async def running_service(
         settlement = Settlement(credits_pb2_grpc.CreditsServiceStub(credits_channel))
         async with (
             serving(
-                lambda leave: _serve(
+                lambda leave: serve(
                     database, settlement, policy, uploads, address, stopping, leave
                 ),
                 address,
@@ -190,7 +190,7 @@ async def opened_uploads(database: Database) -> AsyncIterator[tuple[Path, Upload
             storage.close()
 
 
-async def _serve(
+async def serve(
     database: Database,
     settlement: Settlement,
     policy: GatePolicy,
@@ -198,6 +198,7 @@ async def _serve(
     address: str,
     stopping: asyncio.Event,
     leave: asyncio.Event,
+    streams_max: int = 1000,
 ) -> None:
     history, shielded, offer = History(database), Shielded(), Offer(load_catalog())
     queue, cancel_policy = Queue(database, offer, policy), CancelPolicy()
@@ -232,7 +233,7 @@ async def _serve(
         prediction_event_pb2_grpc.add_PredictionEventServiceServicer_to_server(events, server)
 
     server = Server(
-        settings=ServerSettings(address=address, drain_s=0, grace_s=1),
+        settings=ServerSettings(address=address, drain_s=0, grace_s=1, streams_max=streams_max),
         domain=DOMAIN,
         services=[ServedService("reelworks.generation.v1.GenerationService", register)],
         stopping=stopping,

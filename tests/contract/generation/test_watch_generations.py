@@ -94,6 +94,22 @@ async def test_first_comes_what_is_and_then_every_change_by_whomever(service: Se
         assert changes[-1] == await service.get(first.generation_id)
 
 
+async def test_a_stream_with_nothing_to_say_says_that_it_is_there(service: Service) -> None:
+    request = generation_pb2.WatchGenerationsRequest(user_id=USER)
+    call = service.stub.WatchGenerations(request, timeout=30)
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            metadata = dict(await call.initial_metadata())
+
+        assert metadata["reelworks-watching"] == "1"
+        # From here on it misses nothing.
+        created = await service.create()
+        messages = await Watching(call).reaches(WireStage.STAGE_READY)
+        assert messages[-1] == created
+    finally:
+        call.cancel()
+
+
 async def test_what_a_stream_begins_with_can_be_chosen(service: Service) -> None:
     now = datetime.now(UTC)
     unfinished = generation_in(Stage.RUNNING, created_at=now - timedelta(hours=4))
@@ -131,6 +147,25 @@ async def test_a_stream_may_begin_with_the_beginning_of_time(service: Service) -
         messages = await stream.reaches(WireStage.STAGE_READY)
 
     assert ended.generation_id in {message.generation_id for message in messages}
+
+
+async def test_what_is_known_can_be_had_alone_and_ends(service: Service) -> None:
+    now = datetime.now(UTC)
+    unfinished = generation_in(Stage.RUNNING, created_at=now - timedelta(hours=1))
+    updated = generation_in(Stage.FAILED, created_at=now)
+    forgotten = generation_in(Stage.FAILED, created_at=now - timedelta(hours=1))
+    await service.replica.insert(unfinished, updated, forgotten)
+    request = generation_pb2.WatchGenerationsRequest(
+        user_id=USER, updated_after=moment(now - timedelta(minutes=1)), known_only=True
+    )
+
+    call = service.stub.WatchGenerations(request, timeout=LIMIT_S)
+
+    assert [message.generation.generation_id async for message in call] == [
+        unfinished.generation_id,
+        updated.generation_id,
+    ]
+    assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_a_stream_ends_with_unavailable_when_the_service_stops(service: Service) -> None:

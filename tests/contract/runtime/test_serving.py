@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.runtime.channel import invoke
-from services.runtime.server import ServerSettings, is_loopback
+from services.runtime.server import ServerSettings
+from services.runtime.settings import is_loopback
 from tests.contract.runtime.conftest import NAME, Text, Toy, new_server, running_toy
 from tests.serving import free_address
 

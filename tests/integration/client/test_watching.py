@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -11,7 +12,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from reelworks.generation.v1 import generation_pb2
 
+from services.client import generations
 from services.client.generations import GenerationClient
+from services.runtime.channel import WATCHING
 from services.runtime.errors import NotFound, Unavailable
 
 GENERATION_ID = "01890000-0000-7000-8000-000000000001"
@@ -164,3 +167,110 @@ async def test_a_refusal_is_not_watched_again() -> None:
             await anext(client.watch("ann"))
 
     assert len(service.requests) == 1
+
+
+async def test_a_watcher_hears_whether_the_service_has_its_stream() -> None:
+    async def refuse(_: Any, context: Any) -> AsyncIterator[Any]:
+        await break_off(context)
+        yield
+
+    async def silent(_: Any, context: Any) -> AsyncIterator[Any]:
+        await context.send_initial_metadata(((WATCHING, "1"),))
+        await spoken.wait()
+        await break_off(context)
+        yield
+
+    async def speaking(*_: Any) -> AsyncIterator[Any]:
+        yield change(1)
+        await asyncio.Event().wait()
+
+    service = Service(refuse, silent, speaking)
+    address = free_address()
+    said: list[bool] = []
+    spoken, is_heard = asyncio.Event(), asyncio.Event()
+
+    def hear(is_read: bool) -> None:
+        said.append(is_read)
+        if is_read:
+            is_heard.set()
+
+    async with (
+        serving(service, address),
+        GenerationClient(address) as client,
+        contextlib.aclosing(client.watch("ann", heard=hear)) as changes,
+    ):
+        first = asyncio.create_task(anext(changes))
+        async with asyncio.timeout(10):
+            await is_heard.wait()
+            # One that was refused was none; one that is silent is one.
+            assert said[-1]
+            assert not any(said[:-1])
+            spoken.set()
+            await first
+
+    assert len(service.requests) == 3
+    assert said[-4:] == [True, False, True, False]
+
+
+async def test_a_watch_that_lasts_remembers_the_latest_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(generations, "VERSIONS_MAX", 2)
+    ids = [GENERATION_ID[:-1] + digit for digit in "123"]
+
+    async def many(*_: Any) -> AsyncIterator[Any]:
+        for number, (generation_id, version) in enumerate(
+            [(ids[0], 5), (ids[1], 5), (ids[0], 6), (ids[2], 5), (ids[0], 5), (ids[1], 4)]
+        ):
+            response = change(version)
+            response.generation.generation_id = generation_id
+            response.generation.update_time.seconds = 1000 + number
+            yield response
+        await asyncio.Event().wait()
+
+    address = free_address()
+    seen: list[tuple[str, int]] = []
+
+    async with (
+        serving(Service(many), address),
+        GenerationClient(address) as client,
+        contextlib.aclosing(client.watch("ann")) as changes,
+    ):
+        async for generation in changes:
+            seen.append((generation.generation_id, generation.version))
+            if len(seen) == 5:
+                break
+
+    # The older version of the first was dropped; the second had changed longest ago.
+    assert seen == [(ids[0], 5), (ids[1], 5), (ids[0], 6), (ids[2], 5), (ids[1], 4)]
+
+
+async def test_what_is_known_comes_to_an_end() -> None:
+    async def known(*_: Any) -> AsyncIterator[Any]:
+        for version in (1, 2):
+            yield change(version)
+
+    service = Service(known)
+    address = free_address()
+    since = datetime(2026, 7, 1, tzinfo=UTC)
+
+    async with serving(service, address), GenerationClient(address) as client:
+        seen = [generation.version async for generation in client.known("ann", since)]
+
+    assert seen == [1, 2]
+    assert service.requests[0].known_only
+    assert service.requests[0].updated_after.ToDatetime(UTC) == since
+
+
+async def test_what_cannot_be_read_of_the_known_is_an_error_of_ours() -> None:
+    async def broken(_: Any, context: Any) -> AsyncIterator[Any]:
+        yield change(1)
+        await break_off(context)
+
+    address = free_address()
+
+    async with serving(Service(broken), address), GenerationClient(address) as client:
+        stream = client.known("ann")
+        assert (await anext(stream)).version == 1
+        with pytest.raises(Unavailable):
+            await anext(stream)

@@ -185,12 +185,22 @@ async def test_a_filter_looks_at_so_many_generations_at_a_time_and_misses_none(
     assert list(chain(*pages)) == [g for g in all_of_them if "1" in g.request.prompt]
 
 
-async def test_a_page_is_read_by_its_index(replica: Replica) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "queries"),
+    [
+        # Only a filter can match so little that where it stops looking must be known before.
+        (Filter(), 1),
+        (Filter(text="x"), 2),
+        (Filter(status=Status.QUEUED), 2),
+        (Filter(kind=Kind.IMAGE_TO_VIDEO), 2),
+    ],
+)
+async def test_a_page_is_read_by_its_index(replica: Replica, wanted: Filter, queries: int) -> None:
     plans = await plans_of(
-        replica.database, lambda: replica.history.page(USER, 50, Filter(text="x"), cursor(BEFORE))
+        replica.database, lambda: replica.history.page(USER, 50, wanted, cursor(BEFORE))
     )
 
-    assert len(plans) == 2
+    assert len(plans) == queries
     for plan in plans:
         assert "ix_generations_history" in plan
         assert "Sort" not in plan
@@ -216,6 +226,25 @@ async def test_a_watcher_gets_the_unfinished_the_named_and_the_updated(replica: 
         g.generation_id: g for g in (unfinished, parked, named, rejected, updated)
     }
     assert {g.generation_id for g in unnamed} == {unfinished.generation_id, parked.generation_id}
+
+
+async def test_a_watcher_gets_the_updated_last_and_in_order(replica: Replica) -> None:
+    now = datetime.now(UTC)
+    # Whoever is cut off after any of them, and goes on behind the newest it saw, misses none.
+    ages = (5, 1, 4, 2, 3)
+    unfinished = [generation_in(Stage.RUNNING, created_at=now - timedelta(hours=n)) for n in ages]
+    ended = [generation_in(Stage.FAILED, created_at=now - timedelta(minutes=n)) for n in ages]
+    running = generation_in(Stage.RUNNING, created_at=now - timedelta(seconds=90))
+    await replica.insert(running, *ended, *unfinished)
+    since = now - timedelta(minutes=30)
+    ids = [ended[0].generation_id]
+
+    found = [g async for g in replica.history.to_watch(USER, ids, since)]
+
+    assert {g.generation_id for g in found[:5]} == {g.generation_id for g in unfinished}
+    moments = [g.updated_at for g in found[5:]]
+    assert len(moments) == 6
+    assert moments == sorted(moments)
 
 
 async def test_a_long_history_of_updates_is_read_to_its_end(replica: Replica) -> None:

@@ -161,6 +161,49 @@ async def test_many_changes_of_one_generation_wait_as_one(replica: Replica) -> N
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
+async def test_of_what_was_sent_only_the_last_is_remembered(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.generation.watchers.SENT_MAX", 2)
+    watchers = Watchers(replica.history, asyncio.Event())
+    first, second, third = (generation_in(Stage.RUNNING) for _ in range(3))
+
+    async def known() -> AsyncIterator[Generation]:
+        for generation in (first, second, third):
+            yield generation
+
+    stream = watchers.watch(USER, known())
+    async with asyncio.timeout(LIMIT_S):
+        for _ in range(3):
+            await anext(stream)
+        for change in (third, second, first):
+            watchers.publish(change)
+        again = await anext(stream)
+    await stream.aclose()
+
+    assert again == first
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_changes_that_wait_come_oldest_first(replica: Replica) -> None:
+    watchers = Watchers(replica.history, asyncio.Event())
+    first, second, third = (generation_in(Stage.RUNNING) for _ in range(3))
+
+    async def known() -> AsyncIterator[Generation]:
+        yield first
+
+    stream = watchers.watch(USER, known())
+    await anext(stream)
+    for change in (second, third, replace(second, version=2)):
+        watchers.publish(change)
+    async with asyncio.timeout(LIMIT_S):
+        seen = [await anext(stream) for _ in range(2)]
+    await stream.aclose()
+
+    assert seen == [third, replace(second, version=2)]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
 async def test_a_stream_ends_when_the_process_stops(replica: Replica) -> None:
     async with asyncio.timeout(LIMIT_S), watching(replica, refreshes=True) as (_, stopping, _):
         stopping.set()

@@ -10,7 +10,13 @@ import httpx
 import pytest
 
 from services.runtime import storage as storage_module
-from services.runtime.storage import FileMissing, Storage, StorageFailed, open_storage
+from services.runtime.storage import (
+    FileChanged,
+    FileMissing,
+    Storage,
+    StorageFailed,
+    open_storage,
+)
 from tests.object_storage import ObjectStorage
 
 PART_BYTES = storage_module.PART_BYTES
@@ -104,6 +110,56 @@ async def test_what_is_deleted_is_gone_and_deleting_again_is_the_same_success(
     with pytest.raises(FileMissing):
         await either.get("a/b.jpg")
     assert await either.get("a/c.jpg") == b"y"
+
+
+async def test_parts_of_a_file_are_read_as_they_are_asked_for(either: Storage) -> None:
+    content = bytes(range(256)) * 300
+    await either.put("outputs/u/g.mp4", content)
+
+    stored = await either.stat("outputs/u/g.mp4")
+    parts = {
+        (start, end): await either.get_range("outputs/u/g.mp4", start, end, stored.tag)
+        for start, end in ((0, 1), (0, len(content)), (255, 513), (len(content) - 1, len(content)))
+    }
+
+    assert stored.size_bytes == len(content)
+    assert parts == {(start, end): content[start:end] for start, end in parts}
+
+
+async def test_a_file_keeps_its_tag_until_it_is_another(either: Storage) -> None:
+    await either.put("a.jpg", b"first")
+    first = await either.stat("a.jpg")
+    again = await either.stat("a.jpg")
+    await either.put("a.jpg", b"other")
+    other = await either.stat("a.jpg")
+
+    assert first == again
+    assert other.tag != first.tag
+    assert first.tag.isascii()
+    assert '"' not in first.tag
+    assert await either.get_range("a.jpg", 0, 5, other.tag) == b"other"
+    with pytest.raises(FileChanged):
+        await either.get_range("a.jpg", 0, 5, first.tag)
+
+
+async def test_what_is_not_there_has_no_parts(either: Storage) -> None:
+    await either.put("a.jpg", b"x")
+    tag = (await either.stat("a.jpg")).tag
+    await either.delete("a.jpg")
+
+    with pytest.raises(FileMissing):
+        await either.stat("a.jpg")
+    with pytest.raises(FileMissing):
+        await either.get_range("a.jpg", 0, 1, tag)
+
+
+@pytest.mark.parametrize("key", ["../secret", "a/../../secret", "a//b", "a\0b", "..", "a", "a/"])
+async def test_no_key_leads_out_of_a_folder(storage: Storage, folder: Path, key: str) -> None:
+    await storage.put("a/b", b"x")
+    (folder.parent / "secret").write_text("secret")
+
+    with pytest.raises(FileMissing):
+        await storage.stat(key)
 
 
 async def test_a_folder_holds_files_by_their_keys(storage: Storage, folder: Path) -> None:
@@ -216,6 +272,8 @@ async def test_a_storage_that_never_answers_fails_in_bounded_time(tmp_path: Path
         storage.get("a"),
         storage.delete("a"),
         storage.put_new("a.mp4", tmp_path / "a.mp4"),
+        storage.stat("a"),
+        storage.get_range("a", 0, 1, "tag"),
     ):
         with pytest.raises(StorageFailed) as failed:
             await call

@@ -3,7 +3,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.runtime.callback import sign_query
-from services.runtime.media import STEP_S, VALID_S, MediaVerdict, check_media, sign_media
+from services.runtime.media import (
+    STEP_S,
+    VALID_S,
+    MediaVerdict,
+    check_media,
+    seconds_left,
+    sign_media,
+)
 
 KEY, OLD, OTHER = b"k" * 32, b"o" * 32, b"x" * 32
 FILE = "outputs/ada/4b7f6a52-5b05-4e1f-9d9c-2f60ff0c5a11.mp4"
@@ -73,3 +80,14 @@ def test_a_key_survives_in_an_address(key: str) -> None:
     assert " " not in address
     assert address.count("?") == 1
     assert check_media(key, query_of(address), [KEY], NOW) is MediaVerdict.GOOD
+
+
+def test_an_address_tells_for_how_long_it_still_works() -> None:
+    query = query_of(sign_media(BASE, FILE, KEY, NOW))
+
+    left_s = seconds_left(query, NOW)
+
+    assert VALID_S <= left_s <= VALID_S + STEP_S
+    assert seconds_left(query, NOW + timedelta(seconds=left_s - 1)) == 1
+    assert seconds_left(query, NOW + timedelta(seconds=left_s + 5)) == 0
+    assert seconds_left("expires=soon", NOW) == 0
