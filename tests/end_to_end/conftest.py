@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.end_to_end.running import Running, start
+from tests.end_to_end.running import HURRIED, Running, start
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with start(tmp_path_factory.mktemp("stack") / "var") as running:
+    with start(tmp_path_factory.mktemp("stack") / "var", **HURRIED) as running:
         yield running
 
 

@@ -15,15 +15,24 @@ from typing import Any
 
 from services.cli.up_file import UpFile, read_up_file
 
-__all__ = ["Running", "environment", "eventually", "reelworks", "start"]
+__all__ = ["HURRIED", "Running", "environment", "eventually", "reelworks", "start"]
 
 # Limits for a machine on which much else runs; an idle one needs a tenth.
 READY_S_MAX = 120.0
 COMMAND_S_MAX = 120.0
 FREE_PORTS = {
     f"REELWORKS_{name}_PORT": "0"
-    for name in ("CREDITS", "GENERATION", "WEBHOOK", "WEBHOOK_GRPC", "WEBHOOK_METRICS", "SIMULATOR")
+    for name in (
+        *("WEB", "CREDITS", "GENERATION", "WEBHOOK", "WEBHOOK_GRPC", "WEBHOOK_METRICS"),
+        "SIMULATOR",
+    )
 }
+
+
+HURRIED = {
+    f"REELWORKS_{name}_PER_MINUTE": "100000" for name in ("SIGN_INS", "CREATES", "UPLOADS", "CALLS")
+}
+"""Tests all come from one address, and are quicker than people."""
 
 
 def environment(**changes: str) -> dict[str, str]:
