@@ -9,9 +9,9 @@ REPLICAS ?= 2
 DATABASE ?= postgresql
 PROTOS := $(shell find protos -name '*.proto')
 
-.PHONY: help setup up demo test lint format protos lock clean
-.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook kills mutants
-.PHONY: chaos chaos-pairs chaos-controls
+.PHONY: help setup up demo browser screenshots test lint format protos lock clean
+.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook bench-web
+.PHONY: chaos chaos-pairs chaos-controls kills mutants
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,16 @@ up: setup ## Starts everything on this machine until Ctrl-C.
 demo: setup ## Makes a video, a failure, a cancel and a refusal, and checks their sums.
 	$(BIN)/reelworks demo
 
-test: setup ## Runs all tests, on SQLite and on PostgreSQL.
+browser: ## Installs chromium for the tests of the page, if it is missing and that can be done.
+	@command -v chromium >/dev/null || { \
+		test "$$(id -u)" = 0 && export DEBIAN_FRONTEND=noninteractive && apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends chromium; \
+	} >/dev/null 2>&1 || echo "chromium is not installed: the tests of the page will be skipped"
+
+screenshots: setup browser ## Takes the pictures of the studio in docs/images.
+	$(BIN)/python -m tests.end_to_end.web.screenshots
+
+test: setup browser ## Runs all tests, on SQLite and on PostgreSQL.
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup ## Checks code, imports, types and contracts.
@@ -79,6 +88,9 @@ bench-simulator: setup ## Measures the stand-in for Replicate against a handler 
 
 bench-webhook: setup ## Measures durable webhooks against a handler that does nothing.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=NONE $(BIN)/python -m benchmarks.bench_webhook
+
+bench-web: setup ## Measures creates over REST against gRPC, and live events to 1,000 browsers.
+	GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_web
 
 protos: setup ## Generates the stubs anew.
 	$(BIN)/python hatch_build.py

@@ -15,7 +15,7 @@ from reelworks.generation.v1 import prediction_event_pb2, prediction_event_pb2_g
 from services.runtime.callback import read_query
 from services.runtime.channel import connect
 from services.runtime.database import open_database
-from services.runtime.process import collect_rarely
+from services.runtime.program import collect_rarely
 from services.runtime.telemetry import configure_log
 from services.webhook.forwarder import DEADLINES_S, MESSAGE_BYTES_MAX, Forwarder
 from services.webhook.inbox import Inbox, ReceivedEvent, _command, _write

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from services.runtime.server import is_loopback
-from services.runtime.settings import http_address
+from services.runtime.settings import http_address, is_loopback
 
 __all__ = [
     "Finding",

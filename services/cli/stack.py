@@ -39,6 +39,9 @@ DATABASE_SERVICES = ("credits", "generation", "webhook")
 """The services that have a database, each its own."""
 PROVIDER_VARIABLES = ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL", "REPLICATE_WEBHOOK_SECRET")
 """What says which Replicate to use."""
+PROVIDER_SECRETS_FILE = "REELWORKS_WEBHOOK_SECRETS_FILE"
+PROVIDER_SERVICES = ("generation", "webhook")
+"""The services that have to do with Replicate."""
 SIMULATOR_TOKEN = "r8_simulator"  # noqa: S105  The simulator's, known to everybody.
 WEBHOOK_PATH = "/api/webhooks/replicate"
 POLL_INTERVAL_S = 2.0
@@ -47,6 +50,8 @@ DRAIN_S = 0
 GRACE_S = 3
 PROBE_S = 1.0
 KEY_BYTES = 32
+KEY_FILES = ("callback_keys", "session_keys")
+"""What signs the addresses of callbacks and media, and the sessions of the page."""
 
 
 class PortTaken(Exception):
@@ -78,6 +83,8 @@ class Ports:
     """gRPC of the webhook service, for operators."""
     webhook_metrics: int = 9464
     """Metrics of the webhook service, for Prometheus."""
+    web: int = 8080
+    """The studio: the page and the API."""
 
 
 FREE_PORTS = Ports(*(0 for _ in fields(Ports)))
@@ -127,7 +134,7 @@ class Stack:
     @property
     def needed_ports(self) -> tuple[str, ...]:
         """Names of the ports that its processes listen on."""
-        names = ("credits", "generation", "webhook", "webhook_grpc", "webhook_metrics")
+        names = ("web", "credits", "generation", "webhook", "webhook_grpc", "webhook_metrics")
         return (*names, "simulator", "delivery", "control") if self.simulated else names
 
     @property
@@ -139,6 +146,7 @@ class Stack:
             "webhook": f"http://{HOST}:{self.ports.webhook}",
             "webhook_grpc": f"{HOST}:{self.ports.webhook_grpc}",
             "webhook_metrics": f"http://{HOST}:{self.ports.webhook_metrics}/metrics",
+            "web": f"http://{HOST}:{self.ports.web}",
         }
         if self.simulated:
             addresses |= {
@@ -155,21 +163,34 @@ class Stack:
             self._service("generation", lambda: is_serving(addresses["generation"])),
             self._service("webhook", self._webhook_is_ready),
         )
-        # The webhook service asks Replicate for the key of its signatures when it starts.
-        return ((self._simulator(),), services) if self.simulated else (services,)
+        studio = (self._service("web", lambda: _answers(self.ports.web, "/healthz/ready")),)
+        # The webhook service asks Replicate for the key of its signatures when it starts, and the
+        # studio is of no use before the services are.
+        stages = (services, studio)
+        return ((self._simulator(),), *stages) if self.simulated else stages
 
     def settings(self, service: str) -> dict[str, str]:
         """Returns the environment of a service."""
+        database = {}
+        if service in DATABASE_SERVICES:
+            url = database_url(service, self.var, self.environment)
+            database = {"REELWORKS_DATABASE_URL": url}
         return {
-            **self.environment,
-            **self._provider(),
-            "REELWORKS_DATABASE_URL": database_url(service, self.var, self.environment),
-            "REELWORKS_CALLBACK_KEYS_FILE": str(self.var / "keys" / "callback_keys"),
+            **self._inherited(service),
+            **database,
+            "REELWORKS_CALLBACK_KEYS_FILE": str(self._keys / "callback_keys"),
             "REELWORKS_ENVIRONMENT": self.environment.get("REELWORKS_ENVIRONMENT", "local"),
             "REELWORKS_DRAIN_S": str(DRAIN_S),
             "REELWORKS_GRACE_S": str(GRACE_S),
             **self._listeners()[service],
         }
+
+    def _inherited(self, service: str) -> dict[str, str]:
+        """Returns what a service has of the environment; nobody's secrets but its own."""
+        if service in PROVIDER_SERVICES:
+            return {**self.environment, **self._provider()}
+        hidden = (*PROVIDER_VARIABLES, PROVIDER_SECRETS_FILE)
+        return {name: value for name, value in self.environment.items() if name not in hidden}
 
     def _listeners(self) -> dict[str, dict[str, str]]:
         """Returns where each service listens and whom it calls."""
@@ -179,7 +200,7 @@ class Stack:
             "generation": {
                 "REELWORKS_ADDRESS": addresses["generation"],
                 "REELWORKS_CREDITS_ADDRESS": addresses["credits"],
-                "REELWORKS_STORAGE_URL": (self.var / "media").as_uri(),
+                **self._media(),
                 **self._callbacks(),
             },
             "webhook": {
@@ -188,10 +209,30 @@ class Stack:
                 "REELWORKS_METRICS_ADDRESS": f"{HOST}:{self.ports.webhook_metrics}",
                 "REELWORKS_GENERATION_ADDRESS": addresses["generation"],
             },
+            "web": {
+                "REELWORKS_ADDRESS": f"{HOST}:{self.ports.web}",
+                "REELWORKS_CREDITS_ADDRESS": addresses["credits"],
+                "REELWORKS_GENERATION_ADDRESS": addresses["generation"],
+                "REELWORKS_SESSION_KEYS_FILE": str(self._keys / "session_keys"),
+                "REELWORKS_DEVELOPMENT_KEY_FILE": str(self._keys / "development_key"),
+                **self._media(),
+            },
+        }
+
+    @property
+    def _keys(self) -> Path:
+        return self.var / "keys"
+
+    def _media(self) -> dict[str, str]:
+        """Returns where files lie, and where people fetch them."""
+        given = self.environment.get("REELWORKS_MEDIA_URL")
+        return {
+            "REELWORKS_STORAGE_URL": (self.var / "media").as_uri(),
+            "REELWORKS_MEDIA_URL": given or f"{self.addresses['web']}/media",
         }
 
     def _callbacks(self) -> dict[str, str]:
-        """Returns how the generation service learns what Replicate did, and where files lie."""
+        """Returns how the generation service learns what Replicate did."""
         if not self.simulated:
             # Only the operator knows an address at which Replicate reaches this machine. Without
             # one in the environment, polling does it all.
@@ -213,7 +254,7 @@ class Stack:
             "REPLICATE_BASE_URL": self.addresses["simulator"],
             # Empty is unset: the simulator has a key of its own.
             "REPLICATE_WEBHOOK_SECRET": "",
-            "REELWORKS_WEBHOOK_SECRETS_FILE": "",
+            PROVIDER_SECRETS_FILE: "",
         }
 
     async def _webhook_is_ready(self) -> bool:
@@ -266,11 +307,11 @@ def make_keys(var: Path) -> None:
     """Makes the keys in `var/keys` that are not there yet, for this user's eyes only."""
     folder = var / "keys"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(folder / "callback_keys", flags, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+    for name in KEY_FILES:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
 
 
 async def _answers(port: int, path: str) -> bool:

@@ -29,7 +29,7 @@ from services.cli.up_file import AlreadyUp, UpFile, lock_folder, remove_up_file,
 
 __all__ = ["up"]
 
-COLORS = {"credits": 32, "generation": 36, "webhook": 35, "simulator": 33}
+COLORS = {"credits": 32, "generation": 36, "webhook": 35, "simulator": 33, "web": 34}
 """ANSI colour of each process's prefix."""
 OWN_NAME = "reelworks"
 SIMULATOR_PORTS = ("simulator", "delivery", "control")
@@ -38,6 +38,9 @@ NAME_WIDTH = max(map(len, COLORS))
 WRONG_USE = 2
 EXAMPLE = '"a red fox running through fresh snow, cinematic" --model t2v-14B --resolution 480p'
 
+_WebPort = Annotated[
+    int, typer.Option(envvar="REELWORKS_WEB_PORT", min=0, max=65535, help="The studio's page.")
+]
 _CreditsPort = Annotated[int, typer.Option(envvar="REELWORKS_CREDITS_PORT", min=0, max=65535)]
 _GenerationPort = Annotated[int, typer.Option(envvar="REELWORKS_GENERATION_PORT", min=0, max=65535)]
 _WebhookPort = Annotated[
@@ -75,6 +78,7 @@ def up(
         float, typer.Option(min=0.01, max=1000, help="How many times faster than Replicate.")
     ] = 10,
     var: VarOption = Path("var"),
+    web_port: _WebPort = 8080,
     credits_port: _CreditsPort = 50051,
     generation_port: _GenerationPort = 50052,
     webhook_port: _WebhookPort = 8081,
@@ -104,6 +108,7 @@ def up(
         control,
         webhook_grpc_port,
         webhook_metrics_port,
+        web_port,
     )
     stack = Stack(var.absolute(), wanted, speed, dict(os.environ))
     try:
@@ -208,6 +213,7 @@ def _greet(stack: Stack) -> None:
     print_line("Reelworks is up. Ctrl-C stops it.", style="bold green")
     print_line()
     for name, value in (
+        ("studio", addresses["web"]),
         ("credits", f"{addresses['credits']} (gRPC)"),
         ("generation", f"{addresses['generation']} (gRPC)"),
         ("webhook", f"{addresses['webhook']} (HTTP), {addresses['webhook_grpc']} (gRPC)"),

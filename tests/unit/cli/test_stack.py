@@ -18,7 +18,7 @@ from services.cli.stack import (
 )
 from services.runtime.callback import parse_keys
 
-PORTS = Ports(*range(1001, 1009))
+PORTS = Ports(*range(1001, 1010))
 
 
 def stack(**environment: str) -> Stack:
@@ -32,7 +32,7 @@ def names(of: Stack) -> list[list[str]]:
 def test_without_a_token_the_simulator_plays_replicate() -> None:
     simulated = stack()
 
-    assert names(simulated) == [["simulator"], ["credits", "generation", "webhook"]]
+    assert names(simulated) == [["simulator"], ["credits", "generation", "webhook"], ["web"]]
     settings = simulated.settings("generation")
     assert settings["REPLICATE_BASE_URL"] == "http://127.0.0.1:1004"
     assert settings["REELWORKS_DELIVERY_ORIGINS"] == "http://127.0.0.1:1005"
@@ -50,10 +50,25 @@ def test_a_secret_of_the_real_replicate_is_not_used_for_the_simulator() -> None:
     assert settings["REPLICATE_WEBHOOK_SECRET"] == ""
 
 
+@pytest.mark.parametrize("service", ["web", "credits"])
+def test_who_has_nothing_to_do_with_replicate_gets_no_secret_of_it(service: str) -> None:
+    secrets = {
+        "REPLICATE_API_TOKEN": "r8_real",
+        "REPLICATE_WEBHOOK_SECRET": "whsec_real",
+        "REELWORKS_WEBHOOK_SECRETS_FILE": "/run/secrets",
+    }
+
+    settings = stack(**secrets, PATH="/bin").settings(service)
+
+    assert not secrets.keys() & settings.keys()
+    assert settings["PATH"] == "/bin"
+    assert "REPLICATE_API_TOKEN" not in stack().settings(service)
+
+
 def test_with_a_token_the_real_replicate_works_and_no_simulator_runs() -> None:
     real = stack(REPLICATE_API_TOKEN="r8_real", REPLICATE_WEBHOOK_SECRET="whsec_real")
 
-    assert names(real) == [["credits", "generation", "webhook"]]
+    assert names(real) == [["credits", "generation", "webhook"], ["web"]]
     settings = real.settings("generation")
     assert settings["REPLICATE_API_TOKEN"] == "r8_real"
     assert settings["REPLICATE_WEBHOOK_SECRET"] == "whsec_real"
@@ -78,6 +93,25 @@ def test_each_service_has_a_database_of_its_own() -> None:
     assert database_url("webhook", Path("/data"), environment) == "sqlite:////data/webhook.sqlite3"
 
 
+def test_the_studio_serves_what_generation_stores_and_signs() -> None:
+    web, generation = stack().settings("web"), stack().settings("generation")
+
+    assert web["REELWORKS_ADDRESS"] == "127.0.0.1:1009"
+    assert web["REELWORKS_CREDITS_ADDRESS"] == "127.0.0.1:1001"
+    assert web["REELWORKS_GENERATION_ADDRESS"] == "127.0.0.1:1002"
+    assert web["REELWORKS_SESSION_KEYS_FILE"] == "/data/keys/session_keys"
+    assert "REELWORKS_DATABASE_URL" not in web
+    assert web["REELWORKS_MEDIA_URL"] == "http://127.0.0.1:1009/media"
+    for name in ("MEDIA_URL", "STORAGE_URL", "CALLBACK_KEYS_FILE"):
+        assert web[f"REELWORKS_{name}"] == generation[f"REELWORKS_{name}"]
+
+
+def test_an_address_of_media_that_people_reach_is_passed_on() -> None:
+    settings = stack(REELWORKS_MEDIA_URL="https://studio.example/media").settings("generation")
+
+    assert settings["REELWORKS_MEDIA_URL"] == "https://studio.example/media"
+
+
 def test_a_port_of_zero_becomes_a_free_one_and_no_two_are_the_same() -> None:
     chosen = choose_ports(FREE_PORTS, ())
 
@@ -98,9 +132,10 @@ def test_a_taken_port_is_named_unless_nobody_needs_it() -> None:
         assert choose_ports(wanted, ("credits",)).generation == port
 
 
-def test_keys_are_made_once_for_this_user_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["callback_keys", "session_keys"])
+def test_keys_are_made_once_for_this_user_only(tmp_path: Path, name: str) -> None:
     make_keys(tmp_path)
-    file = tmp_path / "keys" / "callback_keys"
+    file = tmp_path / "keys" / name
     first = file.read_text()
 
     make_keys(tmp_path)
