@@ -37,7 +37,7 @@ class RestConnection(asyncio.Protocol):
         """Returns the body of the answer, which has to be a good one."""
         content = json.dumps(body).encode()
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         assert self._transport is not None
@@ -93,7 +93,7 @@ class StreamReader(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asks for the stream."""
         self._transport = cast("asyncio.Transport", transport)
-        head = f"GET /api/events HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}"
+        head = f"GET /api/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self._token}"
         self._transport.write(head.encode() + b"\r\n\r\n")
 
     def data_received(self, data: bytes) -> None:
