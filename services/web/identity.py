@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from joserfc.jwk import ECKey
 
 from services.runtime.telemetry import get_logger
-from services.web.development import development_token, person_named
+from services.web.development import person_named
 from services.web.keys import KeysAway
 from services.web.sessions import Person
 from services.web.tokens import BadToken, Proven, TokenVerifier
@@ -46,18 +45,18 @@ class Identity:
         self,
         verifier: TokenVerifier,
         *,
-        development_key: ECKey | None = None,
+        believes_names: bool = False,
         supabase: Supabase | None = None,
     ) -> None:
-        """Believes names if there is a `development_key`, and passwords if `supabase`."""
+        """Believes names in development only, and passwords if there is a `supabase`."""
         self._verifier = verifier
-        self._development_key = development_key
+        self._believes_names = believes_names
         self._supabase = supabase
 
     @property
     def methods(self) -> tuple[str, ...]:
         """How people can sign in."""
-        if self._development_key is not None:
+        if self._believes_names:
             return ("name",)
         return ("password", "access_token") if self._supabase is not None else ("access_token",)
 
@@ -70,7 +69,7 @@ class Identity:
 
     def by_name(self, name: str) -> Person | None:
         """Returns who goes by a name, in development; None if nobody can."""
-        assert self._development_key is not None, "names are believed in development only"
+        assert self._believes_names, "names are believed in development only"
         return person_named(name)
 
     async def by_password(self, email: str, password: str) -> Person:
@@ -90,11 +89,6 @@ class Identity:
         except BadToken as error:
             logger.debug("token not accepted", cause=str(error))
             raise SignInRefused from None
-
-    def token_of(self, person: Person) -> str:
-        """Returns an access token of somebody, in development."""
-        assert self._development_key is not None, "only development makes tokens"
-        return development_token(self._development_key, person)
 
 
 async def _ask(supabase: Supabase, email: str, password: str) -> str:

@@ -87,7 +87,7 @@ async def _identity(settings: WebSettings, stack: contextlib.AsyncExitStack) -> 
         logger.warning("anybody is believed to be who they say", address=settings.address)
         path = settings.development_key_file
         key = _tried("DEVELOPMENT_KEY_FILE", lambda: development_key(path))
-        return Identity(TokenVerifier(one_key(key, "ES256"), ISSUER), development_key=key)
+        return Identity(TokenVerifier(one_key(key, "ES256"), ISSUER), believes_names=True)
     http = await stack.enter_async_context(
         httpx.AsyncClient(limits=httpx.Limits(max_connections=HTTP_CONNECTIONS_MAX))
     )

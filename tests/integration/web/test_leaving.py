@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from services.generation.state import Stage
-from services.web.development import development_key, development_token, person_named
 from services.web.settings import WebSettings
 from tests.conftest import NewDatabase
 from tests.integration.generation.harness import beginning, generation_in
@@ -22,7 +21,7 @@ from tests.integration.web.streams import (
     opened_stream,
     web_process,
 )
-from tests.integration.web.studio import web_settings
+from tests.integration.web.studio import token_of, web_settings
 from tests.serving import free_address
 
 STREAMS = 100
@@ -48,12 +47,6 @@ async def live(
 
 def user(number: int) -> str:
     return f"user-{number % USERS}"
-
-
-def token_of(settings: WebSettings, user_id: str) -> str:
-    person = person_named(user_id)
-    assert person is not None
-    return development_token(development_key(settings.development_key_file), person)
 
 
 @contextlib.asynccontextmanager
