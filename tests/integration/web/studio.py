@@ -16,11 +16,13 @@ from services.web.parts import Parts
 from services.web.settings import WebSettings
 from services.web.wiring import wired
 from tests.integration.generation.harness import eventually
+from tests.integration.web.backend import MEDIA_URL, Backend
 from tests.serving import free_address
 
 ORIGIN = "http://studio.example"
 SESSION_KEY = b"s" * 32
 MEDIA_KEY = b"m" * 32
+RATE_MAX = 1_000_000
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -91,6 +93,21 @@ def web_settings(folder: Path, **changes: Any) -> WebSettings:
         "grace_s": 2,
     }
     return WebSettings(**(given | changes))
+
+
+def settings_before(folder: Path, services: Backend, **changes: Any) -> WebSettings:
+    """Returns settings of a web service before `services`, whose rates are in nobody's way."""
+    given: dict[str, Any] = {
+        "credits_address": services.credits.address,
+        "generation_address": services.generation_address,
+        "callback_keys_file": services.keys_file,
+        "storage_url": services.files.as_uri(),
+        "media_url": MEDIA_URL,
+        "creates_per_minute": RATE_MAX,
+        "uploads_per_minute": RATE_MAX,
+        "calls_per_minute": RATE_MAX,
+    }
+    return web_settings(folder, **(given | changes))
 
 
 @contextlib.asynccontextmanager

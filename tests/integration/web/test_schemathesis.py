@@ -10,8 +10,8 @@ import pytest
 
 from services.runtime.settings import split_address
 from services.web.server import ConnectionLimits, WebServer, listen
-from tests.integration.web.backend import MEDIA_URL, Backend
-from tests.integration.web.studio import Studio, running_studio, web_settings
+from tests.integration.web.backend import Backend
+from tests.integration.web.studio import RATE_MAX, Studio, running_studio, settings_before
 from tests.integration.web.test_openapi import operations
 from tests.serving import free_address
 
@@ -35,18 +35,7 @@ expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429]
 
 @pytest.fixture
 async def studio(tmp_path: Path, services: Backend) -> AsyncIterator[Studio]:
-    settings = web_settings(
-        tmp_path,
-        credits_address=services.credits.address,
-        generation_address=services.generation_address,
-        callback_keys_file=services.keys_file,
-        storage_url=services.files.as_uri(),
-        media_url=MEDIA_URL,
-        creates_per_minute=1_000_000,
-        uploads_per_minute=1_000_000,
-        calls_per_minute=1_000_000,
-        sign_ins_per_minute=1_000_000,
-    )
+    settings = settings_before(tmp_path, services, sign_ins_per_minute=RATE_MAX)
     async with running_studio(settings) as running:
         yield running
 

@@ -4,25 +4,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.generation.simulator_process import Simulator
-from tests.integration.web.backend import MEDIA_URL, Backend
+from tests.integration.web.backend import Backend
 from tests.integration.web.routes.api import Api
-from tests.integration.web.studio import Studio, running_studio, web_settings
+from tests.integration.web.studio import Studio, running_studio, settings_before
 
 
 @pytest.fixture
 async def studio(tmp_path: Path, services: Backend) -> AsyncIterator[Studio]:
     """A web service whose rates are in nobody's way."""
-    settings = web_settings(
-        tmp_path,
-        credits_address=services.credits.address,
-        generation_address=services.generation_address,
-        callback_keys_file=services.keys_file,
-        storage_url=services.files.as_uri(),
-        media_url=MEDIA_URL,
-        creates_per_minute=1_000_000,
-        uploads_per_minute=1_000_000,
-        calls_per_minute=1_000_000,
-    )
+    settings = settings_before(tmp_path, services)
     async with running_studio(settings) as running:
         yield running
 
