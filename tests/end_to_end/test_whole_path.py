@@ -267,7 +267,9 @@ async def test_a_service_killed_while_a_job_runs_costs_neither_the_video_nor_a_s
 async def test_ctrl_c_leaves_a_generation_to_go_on(stack: Running, user: str) -> None:
     generation_id = new_generation_id()
     prompt = "a candle that burns on [slow]"
-    command = reelworks("generate", prompt, "--user", user, "--generation-id", generation_id)
+    # The larger model takes long enough for a signal to come before its end.
+    options = ("--model", "t2v-14B", "--user", user, "--generation-id", generation_id)
+    command = reelworks("generate", prompt, *options)
     process = await asyncio.create_subprocess_exec(
         *command,
         env=environment(REELWORKS_VAR=str(stack.var)),
