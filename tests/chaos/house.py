@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.postgresql import PostgresqlServer
 from tests.serving import free_address
 
 READY_S_MAX = 60.0
+LEAVE_S_MAX = 30.0
 SPEED = 100.0
 HOUSES_MAX = 16
 CREDITS_EACH = 1_000_000
@@ -126,12 +128,20 @@ def prepared_ground(
 
 @contextlib.contextmanager
 def running_simulator(
-    speed: float, tokens: list[str], log: Path = Path(os.devnull)
+    speed: float, tokens: list[str], log: Path = Path(os.devnull), seed: int = 1
 ) -> Iterator[dict[str, str]]:
+    """A simulator that draws by a seed; yields the addresses of its listeners."""
     ports = [f"--{name}-port=0" for name in ("api", "delivery", "control")]
     limits = [f"--switch={name}_per_minute=1000000" for name in ("creates", "calls")]
     accounts = [f"--token={token}" for token in tokens]
-    options = [f"--speed={speed}", "--video=stamp", "--log-format=json", *limits, *accounts]
+    options = [
+        f"--speed={speed}",
+        f"--seed={seed}",
+        "--video=stamp",
+        "--log-format=json",
+        *limits,
+        *accounts,
+    ]
     with (
         log.open("a") as errors,
         subprocess.Popen(
@@ -143,9 +153,17 @@ def running_simulator(
     ):
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())
+            # It says its addresses in one line, or nothing.
+            told, _, _ = select.select([process.stdout], [], [], READY_S_MAX)
+            line = process.stdout.readline() if told else ""
+            assert line, f"the simulator did not start within {READY_S_MAX:g} s; its log is {log}"
+            yield json.loads(line)
         finally:
             process.terminate()
+            try:
+                process.wait(LEAVE_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def environment_of(**settings: str) -> dict[str, str]:

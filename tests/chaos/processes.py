@@ -118,4 +118,7 @@ def opened_nursery() -> Iterator[Nursery]:
         finally:
             assert program.stdin is not None
             program.stdin.close()
-            program.wait()
+            try:
+                program.wait(START_S_MAX)
+            except subprocess.TimeoutExpired:
+                program.kill()

@@ -29,8 +29,12 @@ from tests.postgresql import PostgresqlServer, running_postgresql
 
 def main() -> None:
     """Makes the run that the command line asks for."""
-    given = _arguments()
-    plan = draw(_settings(given))
+    parser = _parser()
+    given = parser.parse_args()
+    try:
+        plan = draw(_settings(given))
+    except ValueError as error:
+        parser.error(str(error))
     folder = given.folder or Path(tempfile.mkdtemp(prefix="reelworks-chaos-"))
     prepare_folder(folder)
     console = Console(stderr=True)
@@ -47,7 +51,7 @@ def main() -> None:
     sys.exit(bool(findings))
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos.stack",
         description=__doc__,
@@ -62,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calm", action="store_true", help="without any trouble")
     parser.add_argument("--folder", type=Path, help="where to leave the evidence; emptied first")
     parser.add_argument("--json", action="store_true", help="figures for programs")
-    return parser.parse_args()
+    return parser
 
 
 def _settings(given: argparse.Namespace) -> Settings:

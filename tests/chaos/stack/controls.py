@@ -34,11 +34,11 @@ SETTLE_S_MAX = 35.0
 AT_ONCE = 3
 LOST: Mapping[str, Any] = {"action": {"kind": "create_then_drop"}, "match": {"nth": 2}}
 DRIPPING: Mapping[str, Any] = {
-    "action": {"kind": "slow_bytes", "bytes_per_s": 1_800.0},
+    "action": {"kind": "slow_bytes", "bytes_per_s": 3_000.0},
     "match": {"operation": "get"},
     "times": 60,
 }
-"""An answer takes so long that a webhook may overtake it."""
+"""An answer takes so long that a webhook may overtake it, and less than a call may take."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,19 @@ CONTROLS: Sequence[Control] = (
 )  # fmt: skip
 
 
-def plan_of(control: Control) -> Plan:
+def plan_of(control: Control, settings: Settings = SETTINGS) -> Plan:
     """Returns what is done to show what a control shows."""
     troubles = [Trouble(0.0, "fault", fault=fault) for fault in control.faults]
-    return replace(draw(SETTINGS), troubles=troubles)
+    return replace(draw(settings), troubles=troubles)
 
 
-async def findings_of(control: Control, folder: Path, databases: Databases) -> list[Finding]:
+async def findings_of(
+    control: Control, folder: Path, databases: Databases, settings: Settings = SETTINGS
+) -> list[Finding]:
     """Returns what the judge finds in a run with a control's product."""
     prepare_folder(folder)
-    await perform(
-        plan_of(control), folder, databases, None, products=control.products, settle_s=SETTLE_S_MAX
-    )
+    plan = plan_of(control, settings)
+    await perform(plan, folder, databases, None, products=control.products, settle_s=SETTLE_S_MAX)
     return await asyncio.to_thread(lambda: judge_all(read(folder)))
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ METADATA: Mapping[Service, MetaData] = {
     Service.WEBHOOK: services.webhook.tables.metadata,
 }
 SHARED_TITLE = "simulated"
+Proofs = Iterator[tuple[str, str, str]]
+"""Rule, generation and proof of each thing that a run did wrong."""
 NOT_KEPT = frozenset({"body", "answer", "headers", "input", "schema"})
 """Large, and nothing is judged by them."""
 
@@ -66,6 +69,20 @@ class Exhibits:
     """Of stored files, by key."""
     provider_violations: list[dict[str, Any]] = field(default_factory=list)
     """What the provider itself has against us: `rule`, `group`, `proof` and `predictions`."""
+    provider_missing: Mapping[str, int] = field(default_factory=dict)
+    """How much of each kind the provider has forgotten, and cannot tell of."""
+
+    @cached_property
+    def plan(self) -> Mapping[str, Any] | None:
+        """What was to be done; None if the journal does not say."""
+        plans: list[dict[str, Any]] = [one["plan"] for one in self.noted if one["kind"] == "plan"]
+        return plans[0] if plans else None
+
+    @cached_property
+    def errands(self) -> Mapping[str, Mapping[str, Any]]:
+        """What people were to do, by each generation that they were to ask for."""
+        errands = [] if self.plan is None else self.plan["errands"]
+        return {one[name]: one for one in errands for name in ("generation_id", "other_id")}
 
 
 async def keep(
@@ -145,7 +162,12 @@ def read(folder: Path) -> Exhibits:
         noted=[line for line in lines if line["kind"] != "told"],
         titles={key: title_of(path) for key, path in videos.items()},
         digests={key: _digest(path) for key, path in videos.items()},
-        provider_violations=list(provider.get("verdict", {}).get("violations", ())),
+        provider_violations=list(provider["verdict"]["violations"]),
+        provider_missing={
+            "predictions": provider["verdict"]["missing_predictions"],
+            "requests": provider["verdict"]["missing_requests"],
+            "charges": provider["ledger"]["missing"],
+        },
     )
 
 

@@ -23,8 +23,7 @@ class Journal:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the lines of such a file; nothing if there is none."""
-    if path.exists():
-        with path.open() as file:
-            for line in file:
-                yield json.loads(line)
+    """Yields the lines of such a file; raises FileNotFoundError if there is none."""
+    with path.open() as file:
+        for line in file:
+            yield json.loads(line)

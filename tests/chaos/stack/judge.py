@@ -1,6 +1,6 @@
 """Judges a run by the folder that it left: `python -m tests.chaos.stack.judge FOLDER`.
 
-Prints each violation in words, and ends with 1 if there is one.
+Prints each violation in words, and ends with 1 if there is one, with 2 if evidence is missing.
 """
 
 import argparse
@@ -21,7 +21,11 @@ def main() -> None:
     if not (folder / "run.json").exists():
         parser.error(f"{folder} holds no run that came to its end")
     console = Console(soft_wrap=True)
-    findings = judge_all(read(folder))
+    try:
+        exhibits = read(folder)
+    except (FileNotFoundError, KeyError) as missing:
+        parser.error(f"{folder} cannot be judged, since something is missing: {missing}")
+    findings = judge_all(exhibits)
     for finding in findings:
         console.print(str(finding), markup=False, highlight=False)
     console.print(f"{len(findings)} violations" if findings else "no violation")

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from services.generation import tables
 from services.simulator.judging.terms import Terms
 from services.webhook.tables import State, inbox
-from tests.chaos.evidence import Limits, opened_books
+from tests.chaos.evidence import Limits, call_of, opened_books
 from tests.chaos.house import Databases
 from tests.chaos.running import unsettled
 from tests.chaos.stack.errands import People
@@ -30,6 +30,10 @@ ENDED_WITHIN_S = 30.0
 POLLS_AFTER_END_MAX = 15
 LATE_S_MAX = 15.0
 """How long a call of somebody may still take when the run is over."""
+LOOK_S_MAX = 30.0
+"""How long one look at what is left may take."""
+KEEP_S_MAX = 180.0
+"""How long it may take to write down all that is known."""
 LIMITS = Limits(
     ended_within_s=ENDED_WITHIN_S,
     creates_per_s=CREATES_PER_S,
@@ -67,8 +71,8 @@ async def perform(
             troublemaker = Troublemaker(stack)
             async with _running(troublemaker.watch()):
                 await _live(plan, stack, troublemaker, progress, settle_s)
-            terms = await _terms(stack)
-            async with stack.credits_directly() as credits_:
+            async with asyncio.timeout(KEEP_S_MAX), stack.credits_directly() as credits_:
+                terms = await _terms(stack)
                 await keep(folder, stack.databases, stack.simulator, credits_, LIMITS, terms)
 
 
@@ -130,7 +134,7 @@ async def _live(
                 await asyncio.wait(errands)
                 await _settled(stack)
         except TimeoutError:
-            stack.journal.note("unsettled", left=await left_over(stack))
+            stack.journal.note("unsettled", left=await _seen_left(stack))
         over.set()
         ended, late = await asyncio.wait(errands, timeout=LATE_S_MAX)
         for errand in late:
@@ -144,6 +148,15 @@ async def _live(
 async def _settled(stack: Stack) -> None:
     while await left_over(stack):  # noqa: ASYNC110  Other processes decide.
         await asyncio.sleep(LOOK_S)
+
+
+async def _seen_left(stack: Stack) -> Sequence[str]:
+    """Returns what is still to be done, also if nobody can see it any more."""
+    try:
+        async with asyncio.timeout(LOOK_S_MAX):
+            return await left_over(stack) or ["people were not answered"]
+    except Exception as error:  # noqa: BLE001  Whatever it is, it is told, and the run ends.
+        return [f"what is left cannot be seen: {error!r}"]
 
 
 async def left_over(stack: Stack) -> Sequence[str]:
@@ -160,6 +173,11 @@ async def left_over(stack: Stack) -> Sequence[str]:
         found += [f"{row['count']} webhooks wait" for row in pending if row["count"]]
     made = await stack.simulator.predictions()
     found += [f"{one['id']} is unsettled" for one in made if one["completed_at"] is None]
+    if not found:
+        # The provider writes a request down when it has answered it, and some hang.
+        calls = map(call_of, await stack.simulator.requests())
+        asked = {call.job_id for call in calls if call.is_create}
+        found += [f"{one['id']} is still being created" for one in made if one["id"] not in asked]
     return found
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import cycle, islice
 from typing import Any
 
+from services.generation.timing import FAST
 from services.simulator.faults.profiles import Profile
 
 
@@ -130,6 +131,13 @@ class Settings:
     is_rough: bool = True
     """Whether there are troubles at all."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("jobs", 1), ("replicas", 1), ("kills", 0), ("faults", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}")
+        if self.load_s <= 0:
+            raise ValueError("load_s must be more than 0")
+
 
 @dataclass(frozen=True)
 class Errand:
@@ -181,7 +189,9 @@ class Plan:
         return asdict(self)
 
 
-LEASE_S = 3.0
+LEASE_S = max(FAST.credits_lease_s, FAST.provider_lease_s, FAST.archive_lease_s)
+LONGEST_LEASE_S = max(LEASE_S, FAST.search_lease_s)
+"""What a process does under a lease of its own, it has lost after so long."""
 USERS = 6
 POOR = "poor"
 PROMPTS: Mapping[Kind, Sequence[str]] = {
@@ -300,8 +310,10 @@ def _freezes(settings: Settings) -> list[Trouble]:
     for number, at_s in enumerate(_moments(chance, settings, count)):
         service = chance.choice(list(Service))
         replicas = 1 if service is Service.WEBHOOK else settings.replicas
-        # One in two is longer than a lease, and it wakes up to find its work done by others.
-        lasts_s = chance.uniform(LEASE_S + 1, 2 * LEASE_S) if number % 2 else chance.uniform(0.2, 1)
+        # One in two is longer than a lease, one in four than all of them, and it wakes up to find
+        # its work done by others.
+        lease_s = LONGEST_LEASE_S if number % 4 == 1 else LEASE_S
+        lasts_s = lease_s + chance.uniform(1, 3) if number % 2 else chance.uniform(0.2, 1)
         found.append(Trouble(at_s, "freeze", service.value, chance.randrange(replicas), lasts_s))
     return found
 

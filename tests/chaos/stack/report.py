@@ -27,6 +27,10 @@ class Report:
     """What clients were told, by outcome."""
     troubles: Mapping[str, int]
     """What was done to the stack, by kind."""
+    skipped: Mapping[str, int]
+    """What was not, since whatever it was meant for was in other trouble."""
+    failed: Mapping[str, int]
+    """What was tried, and did not come about."""
     kills: Mapping[str, int]
     """By service, at random and at failpoints."""
     faults: Mapping[str, int]
@@ -47,7 +51,7 @@ def report_of(folder: Path, exhibits: Exhibits, findings: Sequence[Finding]) -> 
     """Returns the figures of a run."""
     generations = exhibits.evidence.generations
     lines = exhibits.noted
-    done = [line["trouble"] for line in lines if line["kind"] == "done"]
+    done, skipped, failed = (_troubles(lines, kind) for kind in ("done", "skipped", "failed"))
     hits = [line for line in lines if line["kind"] == "hit"]
     points: dict[str, Counter[str]] = defaultdict(Counter)
     for line in hits:
@@ -65,6 +69,8 @@ def report_of(folder: Path, exhibits: Exhibits, findings: Sequence[Finding]) -> 
         ends=Counter(row["stage"] for row in generations.values()),
         answers=Counter(line["outcome"] for line in exhibits.told),
         troubles=Counter(one["what"] for one in done),
+        skipped=Counter(one["what"] for one in skipped),
+        failed=Counter(one["what"] for one in failed),
         kills=kills,
         faults=Counter(one["kind"] for one in provider["firings"]),
         failpoints={
@@ -82,6 +88,10 @@ def report_of(folder: Path, exhibits: Exhibits, findings: Sequence[Finding]) -> 
         predictions=Counter(row["role"] for row in exhibits.evidence.predictions),
         findings=[str(finding) for finding in findings],
     )
+
+
+def _troubles(lines: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    return [line["trouble"] for line in lines if line["kind"] == kind]
 
 
 def _durations(exhibits: Exhibits) -> dict[str, dict[str, float]]:
@@ -121,7 +131,8 @@ def show(report: Report, console: Console) -> None:
         ends.add_row(end, str(count), *(f"{value:.1f}" for value in spread.values()))
     console.print(ends)
     for title, counts in (
-        ("Troubles", report.troubles), ("Kills", report.kills), ("Faults fired", report.faults),
+        ("Troubles", report.troubles), ("Skipped", report.skipped), ("Failed", report.failed),
+        ("Kills", report.kills), ("Faults fired", report.faults),
         ("Answers to clients", report.answers), ("Webhooks", report.webhooks),
         ("Predictions", report.predictions),
     ):  # fmt: skip

@@ -65,6 +65,10 @@ class Place:
     def is_alive(self) -> bool:
         return self.process is not None and self.process.code is None
 
+    @property
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.code is not None
+
 
 @dataclass
 class Stack:
@@ -208,7 +212,10 @@ async def opened_stack(
     places = _places(settings)
     links = opened_links(_links(settings, places, server))
     log = folder / "simulator.log"
-    with opened_nursery() as nursery, running_simulator(SPEED, [TOKEN], log) as addresses:
+    with (
+        opened_nursery() as nursery,
+        running_simulator(SPEED, [TOKEN], log, settings.seed) as addresses,
+    ):
         async with links as opened, SimulatorControl(addresses["control"]) as simulator:
             stack = Stack(
                 settings, folder, journal, nursery, opened, simulator, addresses, urls,

@@ -4,17 +4,25 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 
+from services.generation.timing import FAST
+from services.simulator.faults.actions import CreateThenHang, ListLag
 from services.simulator.faults.fault import Fault
+from services.simulator.faults.profiles import Profile, profile_faults
 from tests.chaos.cases import POINTS
 from tests.chaos.stack.exhibits import title_of
 from tests.chaos.stack.journal import Journal, read_lines
 from tests.chaos.stack.links import Link, opened_links
+from tests.chaos.stack.performance import databases_at
 from tests.chaos.stack.plan import FAILPOINTS, FAULTS, SILENCE, Kind, Mode, Service, Settings, draw
+from tests.chaos.stack.stack import opened_stack
+from tests.chaos.stack.troubles import weather
 from tests.chaos.stack.videos import video_of
 
 SERVICES = Path(__file__).parents[3] / "services"
@@ -54,6 +62,56 @@ def test_every_service_dies_at_failpoints_and_elsewhere(seed: int) -> None:
         assert {trouble.service for trouble in troubles if trouble.what == what} == set(Service)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_some_of_what_stands_still_outlasts_every_lease(seed: int) -> None:
+    freezes = [t for t in draw(Settings(seed=seed)).troubles if t.what == "freeze"]
+    leases_s = [value for name, value in asdict(FAST).items() if name.endswith("lease_s")]
+
+    assert any(freeze.lasts_s > max(leases_s) for freeze in freezes)
+    assert any(freeze.lasts_s < min(leases_s) for freeze in freezes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        ({"jobs": 0}, "jobs must be at least 1"),
+        ({"replicas": 0}, "replicas must be at least 1"),
+        ({"kills": -1}, "kills must be at least 0"),
+        ({"load_s": 0.0}, "load_s must be more than 0"),
+    ],
+)
+def test_a_run_of_nothing_is_refused(wrong: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        Settings(**wrong)
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_a_weather_breaks_nothing_that_nobody_promised(profile: Profile) -> None:
+    quickened = weather(profile, 2.0)
+
+    assert len(quickened) == len(profile_faults(profile))
+    for fault in quickened:
+        assert fault.lasts_s == 2.0
+        if isinstance(fault.action, ListLag):
+            assert fault.action.lag_s < FAST.search_grace_s
+        if isinstance(fault.action, CreateThenHang):
+            assert fault.action.hang_s > FAST.provider_call_s
+
+
+async def test_the_simulator_draws_by_the_seed_of_the_run(tmp_path: Path) -> None:
+    settings = Settings(seed=77, database="sqlite", replicas=1)
+    with (tmp_path / "journal.jsonl").open("w") as file:
+        opened = opened_stack(settings, tmp_path, Journal(file), databases_at(tmp_path, None), None)
+        async with (
+            opened as stack,
+            ClientSession(stack.addresses["control"]) as session,
+            session.get("/control/state") as answer,
+        ):
+            state = await answer.json()
+
+    assert state["seed"] == 77
+
+
 def test_one_process_of_each_service_is_all_that_sqlite_bears() -> None:
     plan = draw(Settings(database="sqlite", replicas=1))
 
@@ -89,7 +147,8 @@ def test_what_was_noted_is_read(tmp_path: Path) -> None:
         lines = list(read_lines(path))
 
     assert [(line["kind"], line["call"]) for line in lines] == [("told", "create")]
-    assert list(read_lines(tmp_path / "nothing")) == []
+    with pytest.raises(FileNotFoundError):
+        list(read_lines(tmp_path / "nothing"))
 
 
 @contextlib.asynccontextmanager

@@ -10,162 +10,32 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.good_run import GOOD as GOOD_GENERATION
-from tests.chaos.good_run import JOB, KEY, MADE, PATH, G, at, generation, moves
+from tests.chaos.good_run import JOB, KEY, MADE, G, at
 from tests.chaos.stack.exhibits import Exhibits
+from tests.chaos.stack.good_stack import (
+    BOOKED,
+    ENDED_BADLY,
+    GOOD,
+    LOST,
+    REFUSED,
+    RETURNED,
+    SENT,
+    STORED,
+    USER,
+    WELL,
+    against,
+    answer,
+    balance,
+    noting,
+    reservation,
+    row,
+    told,
+    transaction,
+    with_evidence,
+    with_row,
+)
 from tests.chaos.stack.rules import judge_all
 from tests.chaos.stack.videos import video_of
-
-USER = "ada"
-PRICE = 10
-BOOKED = dict(GOOD_GENERATION.predictions[0])
-
-
-def row(**changes: Any) -> dict[str, Any]:
-    return generation(
-        output_sha256="5a", deleted_at=None, erased_at=None, erase_at=None, version=7,
-    ) | changes  # fmt: skip
-
-
-def answer(**changes: Any) -> dict[str, Any]:
-    return {
-        "generation_id": G, "user_id": USER, "status": "COMPLETED", "stage": "COMPLETED",
-        "version": 7, "kind": "TEXT_TO_VIDEO", "model": "t2v-14B", "resolution": "480p",
-        "prompt": "a fox", "cost_credits": PRICE, "charged_credits": PRICE,
-        "created_at": "2026-11-21T12:00:00+00:00", "retry_of": "", "job_id": JOB,
-    } | changes  # fmt: skip
-
-
-def told(call: str = "create", outcome: str = "ok", **changes: Any) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "kind": "told", "user_id": USER, "errand": 1, "call": call, "outcome": outcome,
-        "generation_id": G,
-    }  # fmt: skip
-    if outcome == "ok":
-        line["answer"] = answer()
-    else:
-        line |= {"reason": "INVALID_FIELD", "message": "prompt must be set"}
-    return line | changes
-
-
-def balance(available: int = 90, reserved: int = 0) -> dict[str, Any]:
-    has = {"available_credits": available, "reserved_credits": reserved, "version": 3}
-    line = told("balance", answer=has)
-    del line["generation_id"]
-    return line
-
-
-def reservation(state: str = "COMMITTED", **changes: Any) -> dict[tuple[str, str], Any]:
-    committed = PRICE if state == "COMMITTED" else 0
-    return {(USER, G): {"state": state, "committed": committed} | changes}
-
-
-def transaction(kind: str, available: int, reserved: int, of: str | None = G) -> dict[str, Any]:
-    return {
-        "user_id": USER, "type": kind, "available_delta": available, "reserved_delta": reserved,
-        "reservation_id": of,
-    }  # fmt: skip
-
-
-GIVEN = transaction("BONUS", 100, 0, None)
-RESERVED = transaction("RESERVATION", -PRICE, PRICE)
-DEDUCTED = transaction("DEDUCTION", 0, -PRICE)
-RETURNED = transaction("REFUND", PRICE, -PRICE)
-EVENT = {"webhook_id": "msg_1", "body_sha256": "aa", "generation_id": G, "attempt": 1}
-STORED = EVENT | {"state": "DELIVERED", "disposition": "APPLIED", "drop_reason": None}
-SENT = {"webhook_id": "msg_1", "status": 200, "event": "completed", "job_id": JOB}
-OVER = {"kind": "over"}
-WAS_GIVEN = {"kind": "given", "user_id": USER, "credits": 100}
-
-GOOD = Exhibits(
-    evidence=replace(GOOD_GENERATION, generations={G: row()}),
-    accounts={USER: {"available": 90, "reserved": 0, "version": 3}},
-    reservations=reservation(),
-    transactions=[GIVEN, RESERVED, DEDUCTED],
-    inbox=[STORED],
-    events=[EVENT],
-    webhooks=[SENT],
-    told=[told(), balance()],
-    noted=[WAS_GIVEN, OVER],
-    titles={KEY: JOB},
-    digests={KEY: "5a"},
-)
-
-
-def with_row(**changes: Any) -> Exhibits:
-    return replace(GOOD, evidence=replace(GOOD.evidence, generations={G: row(**changes)}))
-
-
-def with_evidence(exhibits: Exhibits = GOOD, **changes: Any) -> Exhibits:
-    return replace(exhibits, evidence=replace(exhibits.evidence, **changes))
-
-
-def noting(line: dict[str, Any]) -> Exhibits:
-    return replace(GOOD, noted=[WAS_GIVEN, line, OVER])
-
-
-ENDED_BADLY = replace(
-    with_evidence(
-        with_row(stage="FAILED", charged_credits=0, output_key=None),
-        made=[replace(MADE, status="failed", is_charged=False)],
-        predictions=[BOOKED | {"status": "failed"}],
-        transitions=moves(
-            *PATH[:3], "RUNNING PredictionSeen REFUNDING", "REFUNDING Refunded FAILED"
-        ),
-        reservations={G: ("REFUNDED", 0)},
-    ),
-    accounts={USER: {"available": 100, "reserved": 0, "version": 3}},
-    reservations=reservation("REFUNDED"),
-    transactions=[GIVEN, RESERVED, RETURNED],
-    told=[
-        told(answer=answer(status="FAILED", stage="FAILED", charged_credits=0)),
-        balance(100),
-    ],
-)
-"""It failed, and all is well."""
-REFUSED = replace(
-    GOOD,
-    evidence=replace(
-        GOOD.evidence, generations={}, attempts=[], predictions=[], transitions=[], made=[],
-        calls=[], reservations={}, file_sizes={},
-    ),
-    accounts={USER: {"available": 100, "reserved": 0, "version": 1}},
-    reservations={}, transactions=[GIVEN], inbox=[], events=[], webhooks=[],
-    told=[told(outcome="refused"), balance(100)],
-)  # fmt: skip
-"""It was refused, and nothing is there."""
-DELETED = replace(
-    with_evidence(with_row(deleted_at=at(5), erased_at=at(6)), file_sizes={}),
-    told=[told(), told("delete", answer={"deleted_ids": [G]}), balance()],
-)
-OUTRUN = replace(
-    with_evidence(
-        transitions=moves(
-            *PATH[:3], "RUNNING CancelRequested CANCELING", "CANCELING PredictionSeen ARCHIVING",
-            *PATH[4:],
-        )
-    ),
-    told=[told("cancel", answer=answer(status="PROCESSING", stage="CANCELING", version=5))],
-)  # fmt: skip
-"""A cancel was accepted, and the provider was faster."""
-
-
-def against(rule: int, *predictions: str) -> dict[str, Any]:
-    return {"rule": rule, "group": G, "proof": "a proof", "predictions": list(predictions)}
-
-
-LOST = with_evidence(
-    replace(ENDED_BADLY, provider_violations=[against(1, JOB)]),
-    made=[MADE],
-    predictions=[BOOKED | {"role": "ORPHAN", "first_seen_at": at(3)}],
-    generations={G: dict(ENDED_BADLY.evidence.generations[G]) | {"job_id": None}},
-)
-"""It was paid at the provider, and nobody learned of it before it was over."""
-
-WELL: Mapping[str, Exhibits] = {
-    "completed": GOOD, "failed": ENDED_BADLY, "refused": REFUSED, "deleted": DELETED,
-    "outrun": OUTRUN, "lost": LOST,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WELL)
@@ -279,10 +149,10 @@ WRONG: Mapping[str, tuple[str, Exhibits]] = {
     "a delivered webhook that did not arrive": ("S9", replace(GOOD, events=[])),
     "a process that ended by itself": (
         "S10",
-        noting({"kind": "crashed", "place": "a", "code": 1, "log": ""}),
+        replace(GOOD, noted=noting({"kind": "crashed", "place": "a", "code": 1, "log": ""})),
     ),
     "a process that was told to leave and fell": (
-        "S10", noting({"kind": "left", "place": "a", "code": 1}),
+        "S10", replace(GOOD, noted=noting({"kind": "left", "place": "a", "code": 1})),
     ),
     "a defect that somebody was told of": (
         "S10",
@@ -290,7 +160,7 @@ WRONG: Mapping[str, tuple[str, Exhibits]] = {
     ),
     "a run without an end": ("S11", replace(GOOD, noted=[])),
     "a run that was not done in time": (
-        "S11", noting({"kind": "unsettled", "left": ["g1 is RUNNING"]}),
+        "S11", replace(GOOD, noted=noting({"kind": "unsettled", "left": ["g1 is RUNNING"]})),
     ),
     "one that is parked": ("S11", with_row(stage="PARKED", park_reason="again and again")),
     "one that is past its deadline": (
@@ -339,9 +209,11 @@ def written(folder: Path, title: str) -> Path:
         "ledger_violations": [],
     }
     (folder / "run.json").write_text(json.dumps(plain))
-    (folder / "provider.json").write_text(json.dumps({"predictions": [], "firings": []}))
+    verdict = {"violations": [], "missing_predictions": 0, "missing_requests": 0}
+    provider = {"predictions": [], "firings": [], "ledger": {"missing": 0}, "verdict": verdict}
+    (folder / "provider.json").write_text(json.dumps(provider))
     (folder / "journal.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in [told(), balance(), WAS_GIVEN, OVER])
+        "".join(json.dumps(line) + "\n" for line in [*noting(), told(), balance()])
     )
     size = {"output_size_bytes": video.stat().st_size}
     rows: dict[str, list[Any]] = {
@@ -351,7 +223,13 @@ def written(folder: Path, title: str) -> Path:
         ],
         "credits.accounts": [{"user_id": USER, **GOOD.accounts[USER]}],
         "credits.transactions": list(GOOD.transactions),
+        **{
+            f"generation.{name}": []
+            for name in ("attempts", "predictions", "transitions", "prediction_events")
+        },
+        "webhook.inbox": [],
     }
+    (folder / "requests.jsonl").touch()
     for name, lines in rows.items():
         text = "".join(json.dumps(line, default=lambda at: at.isoformat()) + "\n" for line in lines)
         (folder / "tables" / f"{name}.jsonl").write_text(text)

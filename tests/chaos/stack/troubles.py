@@ -3,13 +3,14 @@
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import ClientError
 
 from services.simulator.client import ControlError
-from services.simulator.faults.fault import Fault
-from services.simulator.faults.profiles import Profile
+from services.simulator.faults.actions import CreateThenHang, ListLag
+from services.simulator.faults.fault import AnyAction, Fault
+from services.simulator.faults.profiles import Profile, profile_faults
 from tests.chaos.evidence import opened_books
 from tests.chaos.saga_table import ENDS
 from tests.chaos.stack.plan import Mode, Service, Trouble
@@ -20,8 +21,25 @@ RESTART_S = 0.3
 ARMED_S = 5.0
 """How long a process may wait at its failpoint before something else happens to it."""
 USAGE_ERROR = 2
+QUICKENED: Mapping[type[AnyAction], AnyAction] = {
+    ListLag: ListLag(lag_s=2.0),
+    CreateThenHang: CreateThenHang(hang_s=3.0),
+}
+"""In place of what would last as long as it does at the provider itself."""
 DATABASE_AWAY_S = 10.0
 """After a restart or trouble on the way, so long a start may fail for want of a database."""
+
+
+def weather(profile: Profile, lasts_s: float) -> Sequence[Fault]:
+    """Returns the faults of a weather, quickened as the stack is.
+
+    A list that lags longer than the product waits for it, or an answer that is still to come when
+    the run is over, would break what nobody promised.
+    """
+    return [
+        fault.model_copy(update={"action": QUICKENED.get(type(fault.action), fault.action)})
+        for fault in profile_faults(profile, lasts_s)
+    ]
 
 
 class Troublemaker:
@@ -43,18 +61,20 @@ class Troublemaker:
                 tasks.create_task(self._make(trouble))
 
     async def watch(self) -> None:
-        """Starts again what has ended and is wanted, and notes who ended by themselves."""
-        tasks: list[asyncio.Task[None]] = []
-        while True:
-            if self._restarting.locked() or self._silent_databases():
-                self._database_away_at = time.monotonic()
-            for place in self._stack.places:
-                process = place.process
-                if place.is_wanted and not place.is_busy and process and process.code is not None:
-                    await self._note_end(place)
-                    place.is_busy = True
-                    tasks.append(asyncio.create_task(self._restart(place)))
-            await asyncio.sleep(LOOK_S)
+        """Starts again what has ended and is wanted, and notes who ended by themselves.
+
+        Does so until it is canceled; nobody is being started when it returns.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                if self._restarting.locked() or self._silent_databases():
+                    self._database_away_at = time.monotonic()
+                for place in self._stack.places:
+                    if place.is_wanted and not place.is_busy and place.has_ended:
+                        await self._note_end(place)
+                        place.is_busy = True
+                        tasks.create_task(self._restart(place))
+                await asyncio.sleep(LOOK_S)
 
     async def _restart(self, place: Place) -> None:
         """Starts a process as whatever watches over it does: not in a loop that burns."""
@@ -142,7 +162,10 @@ class Troublemaker:
                 await asyncio.sleep(trouble.lasts_s)
                 link.change(Mode.PASSING)
             case "weather":
-                await stack.simulator.profile(Profile(trouble.profile), trouble.lasts_s)
+                for fault in weather(Profile(trouble.profile), trouble.lasts_s):
+                    await stack.simulator.fault(
+                        fault.action, fault.match, times=fault.times, lasts_s=fault.lasts_s
+                    )
             case "fault":
                 fault = Fault.model_validate(dict(trouble.fault))
                 await stack.simulator.fault(fault.action, fault.match, times=fault.times)
@@ -208,20 +231,25 @@ class Troublemaker:
             place.is_busy = True
             try:
                 # Who is only starting ends by the signal itself, and leaves nothing.
-                await self._stack.ready(place)
-                await self._stack.leave(place)
-                code = place.process.code if place.process else None
-                if place.failpoint and code == -signal.SIGKILL:
-                    await self._note_end(place)  # It came by on its way out.
-                elif code != 0:
-                    self._journal.note("left", place=place.name, code=code)
-                elif place.failpoint:
-                    self._journal.note("unhit", failpoint=place.failpoint.partition("=")[0])
+                if await self._stack.ready(place) or not place.has_ended:
+                    await self._leave(place)
+                else:
+                    await self._note_end(place)  # It did not start, and nobody told it to go.
                 self._stack.start(place)
                 await self._stack.ready(place)
             finally:
                 place.is_busy = False
         return True
+
+    async def _leave(self, place: Place) -> None:
+        await self._stack.leave(place)
+        code = place.process.code if place.process else None
+        if place.failpoint and code == -signal.SIGKILL:
+            await self._note_end(place)  # It came by on its way out.
+        elif code != 0:
+            self._journal.note("left", place=place.name, code=code)
+        elif place.failpoint:
+            self._journal.note("unhit", failpoint=place.failpoint.partition("=")[0])
 
     async def _join(self, service: Service, number: int) -> bool:
         place = self._stack.place(service, number)
