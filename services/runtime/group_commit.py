@@ -15,7 +15,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.runtime.database import Database, Trouble, trouble_of, wait_briefly_for_locks
+from services.runtime.database import (
+    Database,
+    Trouble,
+    trouble_of,
+    wait_briefly_for_locks,
+    wait_for_standbys,
+)
 from services.runtime.errors import (
     Conflict,
     Overloaded,
@@ -52,7 +58,8 @@ class GroupCommit(Generic[_Command, _Answer]):
     command can be repeated.
 
     `weigh` says how heavy a command is, in bytes or whatever the two limits of weight are meant in;
-    a command that is heavier than a batch may be is written by itself.
+    a command that is heavier than a batch may be is written by itself. `wrote` is told of every
+    batch that is durable how many commands it had, before their callers are.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class GroupCommit(Generic[_Command, _Answer]):
         weigh: Callable[[_Command], int] = lambda _: 0,
         batch_weight_max: int = 0,
         queue_weight_max: int = 0,
+        wrote: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database = database
         if (apply is None) == (at_once is None):
@@ -81,6 +89,7 @@ class GroupCommit(Generic[_Command, _Answer]):
         self._weigh = weigh
         self._batch_weight_max = batch_weight_max
         self._queue_weight_max = queue_weight_max
+        self._wrote = wrote
         self._queue: deque[tuple[_Command, asyncio.Future[_Answer], int]] = deque()
         self._queue_weight = 0
         self._wake = asyncio.Event()
@@ -181,6 +190,7 @@ class GroupCommit(Generic[_Command, _Answer]):
                 logger.exception("command failed", command=name, exc_info=error)
                 _settle_all(batch, ServiceFailed())
         else:
+            self._wrote(len(batch))
             for (_, answer), result in zip(batch, answers, strict=True):
                 _settle(answer, result)
 
@@ -227,14 +237,18 @@ class GroupCommit(Generic[_Command, _Answer]):
             def work(connection: Connection) -> Sequence[_Answer | Exception]:
                 if apart:
                     wait_briefly_for_locks(connection)
-                return at_once(connection, commands)
+                answers = at_once(connection, commands)
+                wait_for_standbys(connection)
+                return answers
 
             return await self._database.transact(work)
         assert self._apply is not None
         async with self._database.writer.begin() as connection:
             if apart:
                 await connection.run_sync(wait_briefly_for_locks)
-            return await self._apply(connection, commands)
+            answers = await self._apply(connection, commands)
+            await connection.run_sync(wait_for_standbys)
+            return answers
 
 
 def _settle_all(

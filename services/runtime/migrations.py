@@ -5,6 +5,12 @@ Each service has a package `migrations` with `env.py`, which calls `run_environm
 """
 
 import asyncio
+import contextlib
+import functools
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from alembic import command, context
 from alembic.config import Config
@@ -13,8 +19,9 @@ from sqlalchemy import Connection, MetaData, column, select, text
 from sqlalchemy import table as sql_table
 from sqlalchemy.exc import DBAPIError
 
-from services.runtime.database import Database, open_database
-from services.runtime.errors import ServiceError
+from services.runtime.database import Database, open_database, reachable
+from services.runtime.database_settings import DatabaseSettings
+from services.runtime.errors import ServiceError, Unavailable
 from services.runtime.settings import exit_with
 from services.runtime.telemetry import get_logger
 
@@ -23,24 +30,31 @@ __all__ = ["migrate", "newest_revision", "open_migrated", "require_newest", "run
 ADVISORY_LOCK = 7_205_759_403
 """Key of the PostgreSQL lock that lets one migration run at a time; any number of ours will do."""
 
+LOOK_S = 1.0
+"""How long a start that waits for its database lets pass before it looks again."""
+FAILURE: Final = 1
+
 _UNUSABLE = (ServiceError, DBAPIError, OSError)
 """What opening a database raises for reasons that whoever runs the process can mend."""
 
 logger = get_logger(__name__)
 
+_Found = TypeVar("_Found")
 
-def migrate(service: str, database_url: str) -> None:
+
+def migrate(
+    service: str, database_url: str, *, wait_s: float = 0.0, is_pooled: bool = False
+) -> None:
     """Brings the database of `service` (`credits`, for example) to its newest revision.
 
-    Runs to the end or changes nothing; a second run finds nothing to do.
+    Runs to the end or changes nothing; a second run finds nothing to do. Waits so long for a
+    PostgreSQL that is away; `is_pooled` says that a pooler in transaction mode stands before it.
     """
-    try:
-        asyncio.run(_migrate(service, database_url))
-    except _UNUSABLE as error:
-        exit_with(_unusable(error))
+    asyncio.run(_migrate(service, database_url, wait_s, is_pooled=is_pooled))
     logger.info("migrated", revision=newest_revision(service))
 
 
+@functools.cache
 def newest_revision(service: str) -> str:
     """Returns the revision that the code of `service` needs."""
     head = ScriptDirectory.from_config(_config(service)).get_current_head()
@@ -49,30 +63,51 @@ def newest_revision(service: str) -> str:
     return head
 
 
-async def open_migrated(database_url: str, service: str) -> Database:
-    """Opens the database of `service`; ends the process with exit code 2 if its schema is old."""
-    database = open_database(database_url)
+async def open_migrated(settings: DatabaseSettings, service: str, leave: asyncio.Event) -> Database:
+    """Opens the database of `service`, once it is there.
+
+    Ends the process with exit code 2 if the schema is old or the database cannot be used as it is
+    set, with 1 if PostgreSQL stayed away for as long as the settings allow, and with 0 if `leave`
+    was set meanwhile.
+    """
+    database = open_database(
+        settings.database_url,
+        connections=settings.database_connections,
+        is_pooled=settings.has_pooler,
+    )
     try:
-        problem = await require_newest(database, service)
-    except _UNUSABLE as error:
-        problem = _unusable(error)
-    if problem is not None:
+        problem = await _wait_for(
+            database, lambda: require_newest(database, service), settings.database_wait_s, leave
+        )
+        if problem is not None:
+            exit_with(problem)
+    except BaseException:
         await database.close()
-        exit_with(problem)
+        raise
     return database
 
 
 async def require_newest(database: Database, service: str) -> str | None:
-    """Returns what is wrong with the schema, and what to do about it; None if nothing is."""
+    """Returns what is wrong with the schema, and what to do about it; None if nothing is.
+
+    A revision that this code does not know is that of a newer release, which is made so that the
+    release before it still works.
+    """
     wanted = newest_revision(service)
     async with database.read() as connection:
         present = await connection.run_sync(_present_revision, service)
-    if present == wanted:
+    if present is not None and (present == wanted or present not in _known_revisions(service)):
         return None
     return (
         f"REELWORKS_DATABASE_URL: the schema is at {present or 'no revision'}, {wanted} is needed; "
         "run `reelworks migrate` first"
     )
+
+
+@functools.cache
+def _known_revisions(service: str) -> frozenset[str]:
+    revisions = ScriptDirectory.from_config(_config(service)).walk_revisions()
+    return frozenset(revision.revision for revision in revisions)
 
 
 def run_environment(metadata: MetaData) -> None:
@@ -96,17 +131,50 @@ def _config(service: str) -> Config:
     return config
 
 
-async def _migrate(service: str, database_url: str) -> None:
-    database = open_database(database_url, patient=True)
+async def _migrate(service: str, database_url: str, wait_s: float, *, is_pooled: bool) -> None:
+    database = open_database(database_url, patient=True, is_pooled=is_pooled)
+
+    async def upgrade() -> None:
+        with reachable():
+            async with database.writer.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    await connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
+                    )
+                await connection.run_sync(_upgrade, service)
+
     try:
-        async with database.writer.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                await connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
-                )
-            await connection.run_sync(_upgrade, service)
+        await _wait_for(database, upgrade, wait_s, asyncio.Event())
     finally:
         await database.close()
+
+
+async def _wait_for(
+    database: Database,
+    ask: Callable[[], Awaitable[_Found]],
+    wait_s: float,
+    leave: asyncio.Event,
+) -> _Found:
+    """Returns what `ask` finds, as soon as the database answers; ends the process if it does not.
+
+    Only a server goes away and comes back: a file that cannot be opened is a wrong setting.
+    """
+    ends_at = time.monotonic() + wait_s
+    while not leave.is_set():
+        try:
+            return await ask()
+        except Unavailable as error:
+            if not database.has_row_locks:
+                exit_with(_unusable(error))
+            if time.monotonic() >= ends_at:
+                logger.critical("database away", waited_s=wait_s, error=_cause(error))
+                sys.exit(FAILURE)
+            logger.warning("waiting for the database", error=_cause(error))
+        except _UNUSABLE as error:
+            exit_with(_unusable(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(leave.wait(), LOOK_S)
+    sys.exit(0)
 
 
 def _upgrade(connection: Connection, service: str) -> None:
@@ -129,6 +197,11 @@ def _version_table(service: str) -> str:
 
 
 def _unusable(error: BaseException) -> str:
+    return f"REELWORKS_DATABASE_URL: the database cannot be used: {_cause(error)}"
+
+
+def _cause(error: BaseException) -> str:
+    """Returns in words what a driver said that SQLAlchemy and we have wrapped."""
     cause = error.__cause__ if isinstance(error, ServiceError) and error.__cause__ else error
     cause = getattr(cause, "orig", None) or cause
-    return f"REELWORKS_DATABASE_URL: the database cannot be used: {cause}"
+    return str(cause) or type(cause).__name__

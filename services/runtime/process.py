@@ -5,20 +5,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from services.runtime.database_settings import DatabaseSettings
 from services.runtime.migrations import migrate
 from services.runtime.program import ProcessSettings, run_program
-from services.runtime.settings import Settings, exit_with, load_settings
+from services.runtime.settings import exit_with, load_settings
 from services.runtime.telemetry import configure_log
 
-__all__ = ["DatabaseSettings", "run_service"]
-
-
-class DatabaseSettings(Settings):
-    """What the migration of a service needs to know."""
-
-    database_url: str
-    """Where its data is kept: `sqlite:////absolute/path` or `postgresql://user@host/name`."""
-
+__all__ = ["run_service"]
 
 SettingsType = TypeVar("SettingsType", bound=ProcessSettings)
 
@@ -38,6 +31,12 @@ def run_service(
             run_program(name, settings_type, serve)
         case ["migrate"]:
             configure_log(name)
-            migrate(name, load_settings(DatabaseSettings).database_url)
+            settings = load_settings(DatabaseSettings)
+            migrate(
+                name,
+                settings.database_url,
+                wait_s=settings.database_wait_s,
+                is_pooled=settings.has_pooler,
+            )
         case _:
             exit_with(f"usage: python -m services.{name} [migrate]")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ LIMITS = Limits(
 
 Progress = Callable[[str, int, int], None]
 """Takes what is being done, how many errands are done, and of how many."""
+Trouble = Callable[[Stack], Coroutine[Any, Any, None]]
+"""Troubles the stack by what no plan knows, and returns when that is over."""
+
+
+async def no_trouble(_stack: Stack) -> None:
+    """Does nothing besides what the plan says."""
 
 
 async def perform(
@@ -52,10 +59,12 @@ async def perform(
     progress: Progress = lambda *_: None,
     products: Mapping[Service, str] | None = None,
     settle_s: float = SETTLE_S_MAX,
+    trouble: Trouble = no_trouble,
 ) -> None:
     """Performs a plan and leaves in the folder all that is known about it.
 
-    `products` are modules that run in place of services, with something planted in them.
+    `products` are modules that run in place of services, with something planted in them. It is not
+    calm before `trouble` is over.
     """
     with (folder / "journal.jsonl").open("w") as file:
         journal = Journal(file)
@@ -70,7 +79,7 @@ async def perform(
                 assert await stack.ready(place), f"{place.name} did not start"
             troublemaker = Troublemaker(stack)
             async with _running(troublemaker.watch()):
-                await _live(plan, stack, troublemaker, progress, settle_s)
+                await _live(plan, stack, troublemaker, trouble, progress, settle_s)
             async with asyncio.timeout(KEEP_S_MAX), stack.credits_directly() as credits_:
                 terms = await _terms(stack)
                 await keep(folder, stack.databases, stack.simulator, credits_, LIMITS, terms)
@@ -108,7 +117,12 @@ async def _running(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _live(
-    plan: Plan, stack: Stack, troublemaker: Troublemaker, progress: Progress, settle_s: float
+    plan: Plan,
+    stack: Stack,
+    troublemaker: Troublemaker,
+    trouble: Trouble,
+    progress: Progress,
+    settle_s: float,
 ) -> None:
     over, done = asyncio.Event(), 0
     async with stack.generations() as generations, stack.credits() as credits_:
@@ -123,9 +137,9 @@ async def _live(
             progress("troubled", done, len(plan.errands))
 
         errands = [asyncio.create_task(see_to(number)) for number in range(len(plan.errands))]
-        await troublemaker.run(plan.troubles)
-        remaining_s = plan.settings.load_s - max((t.at_s for t in plan.troubles), default=0.0)
-        await asyncio.sleep(max(0.0, remaining_s))
+        until = time.monotonic() + plan.settings.load_s
+        await asyncio.gather(troublemaker.run(plan.troubles), trouble(stack))
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
         stack.journal.note("calm")
         progress("settling", done, len(plan.errands))
         await troublemaker.calm()

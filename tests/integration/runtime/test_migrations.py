@@ -69,11 +69,10 @@ async def _missing(url: str) -> list[str | None]:
         await database.close()
 
 
-@pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/none", "sqlite:///{}/text"])
-def test_a_database_that_cannot_be_used_is_told_in_one_line(url: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database, but long enough to be looked at as one" * 100)
 
-    migration = start_migration(url.format(tmp_path))
+    migration = start_migration(f"sqlite:///{tmp_path}/text")
     lines = (migration.stderr.read() if migration.stderr else "").splitlines()
 
     assert migration.wait(timeout=30) == 2
