@@ -31,6 +31,8 @@ from services.client.ledger import (
 from services.client.watching import PATIENCE_S, Heard, watch_again
 from services.client.wire import named_on_wire, timestamp
 from services.runtime.channel import invoke
+from services.runtime.metrics import CallMetrics
+from services.runtime.tls import Certificates
 
 __all__ = [
     "AddedCredits",
@@ -56,8 +58,13 @@ class CreditsClient(Connection):
     Each method raises ServiceError, whose `reason` is one of the service's.
     """
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
+    def __init__(
+        self,
+        address: str,
+        certificates: Certificates | None = None,
+        measured: CallMetrics | None = None,
+    ) -> None:
+        super().__init__(address, certificates=certificates, measured=measured)
         self._stub = credits_pb2_grpc.CreditsServiceStub(self._channel)
 
     async def open_account(self, user_id: str) -> OpenedAccount:

@@ -43,6 +43,8 @@ from services.client.operations import (
 from services.client.watching import PATIENCE_S, Heard, read_stream, watch_again
 from services.client.wire import named_on_wire, timestamp
 from services.runtime.channel import invoke
+from services.runtime.metrics import CallMetrics
+from services.runtime.tls import Certificates
 
 __all__ = [
     "DeletedGenerations",
@@ -88,8 +90,13 @@ class GenerationClient(Connection):
     Each method raises ServiceError, whose `reason` is one of the service's.
     """
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address, MESSAGE_BYTES_MAX)
+    def __init__(
+        self,
+        address: str,
+        certificates: Certificates | None = None,
+        measured: CallMetrics | None = None,
+    ) -> None:
+        super().__init__(address, MESSAGE_BYTES_MAX, certificates, measured)
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
 
     async def list_models(self) -> tuple[Model, ...]:

@@ -53,10 +53,12 @@ async def watch_again(
         except DeadlineExceeded:
             pass  # An hour is over.
         except Unavailable:
-            if time.monotonic() - began > STEADY_S:
-                away_since, pause_s = None, PAUSE_S_MIN
+            ended = time.monotonic()
+            if ended - began > STEADY_S:
+                # It was there until now, however long that was.
+                away_since, pause_s = ended, PAUSE_S_MIN
             away_since = began if away_since is None else away_since
-            if time.monotonic() - away_since > patience_s:
+            if ended - away_since > patience_s:
                 raise
         finally:
             opening.cancel()

@@ -10,6 +10,8 @@ from reelworks.webhook.v1 import webhook_pb2, webhook_pb2_grpc
 from services.client.connection import Connection
 from services.client.wire import moment, moment_if_set, named, named_on_wire, timestamp
 from services.runtime.channel import invoke
+from services.runtime.metrics import CallMetrics
+from services.runtime.tls import Certificates
 
 __all__ = [
     "Event",
@@ -126,8 +128,13 @@ class WebhookClient(Connection):
     Each method raises ServiceError, whose `reason` is one of the service's.
     """
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address, MESSAGE_BYTES_MAX)
+    def __init__(
+        self,
+        address: str,
+        certificates: Certificates | None = None,
+        measured: CallMetrics | None = None,
+    ) -> None:
+        super().__init__(address, MESSAGE_BYTES_MAX, certificates, measured)
         self._stub = webhook_pb2_grpc.WebhookServiceStub(self._channel)
 
     async def list_events(

@@ -7,20 +7,30 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import uvloop
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from services.runtime.settings import DAY_S, Settings, exit_with, load_settings
+from services.runtime.settings import (
+    DAY_S,
+    PLAINTEXT_RULE,
+    HostAndPort,
+    Peer,
+    exit_with,
+    is_loopback_target,
+    load_settings,
+)
 from services.runtime.telemetry import LogFormat, LogLevel, configure_log
+from services.runtime.tls import TlsSettings
+from services.runtime.tracing import tracing
 
 __all__ = ["ProcessSettings", "collect_rarely", "leave_on_signals", "run_program"]
 
 COLLECT_AFTER_OBJECTS = 20_000
 
 
-class ProcessSettings(Settings):
+class ProcessSettings(TlsSettings):
     """Settings that every service has."""
 
     environment: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "local"
@@ -33,6 +43,17 @@ class ProcessSettings(Settings):
     """How long new calls are still answered after NOT_SERVING, for balancers to look away."""
     grace_s: Annotated[float, Field(ge=0, le=DAY_S)] = 20.0
     """How long calls under way may take to end after that."""
+    metrics_address: HostAndPort | None = None
+    """Where Prometheus finds the metrics: `host:port`, in plaintext. None: nowhere."""
+
+    @model_validator(mode="after")
+    def _calls_elsewhere_with_certificates_only(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            is_peer = any(isinstance(mark, Peer) for mark in field.metadata)
+            if is_peer and not self.has_tls and not is_loopback_target(getattr(self, name)):
+                variable = f"REELWORKS_{name.upper()}"
+                raise ValueError(f"{variable}: {getattr(self, name)} {PLAINTEXT_RULE}")
+        return self
 
 
 SettingsType = TypeVar("SettingsType", bound=ProcessSettings)
@@ -54,7 +75,7 @@ def run_program(
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     settings = load_settings(settings_type)
     configure_log(name, settings.log_format, settings.log_level)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), tracing(name, settings.environment):
         uvloop.run(_serve_until_told(settings, serve))
 
 

@@ -2,19 +2,25 @@
 
 import asyncio
 import faulthandler
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+import functools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
 
-from services.runtime.calls import server_interceptors
+from services.runtime.call_telemetry import ServerTelemetry
+from services.runtime.calls import Around, server_interceptors
+from services.runtime.health import Examine, Health, HealthServicer, serving_health
+from services.runtime.identity import Callers, admit_certified, admit_local
+from services.runtime.metrics import CallMetrics, Metrics
 from services.runtime.program import ProcessSettings
-from services.runtime.settings import exit_with, is_loopback
+from services.runtime.settings import DAY_S, HostAndPort, exit_with, is_loopback
 from services.runtime.telemetry import get_logger
+from services.runtime.tls import Certificates, open_certificates, server_credentials
 from services.runtime.validation import Check, Validator
 
 __all__ = ["ServedService", "Server", "ServerSettings"]
@@ -24,6 +30,8 @@ METADATA_BYTES_MAX = 16 * 1024
 HANG_DUMP_MARGIN_S = 5.0
 CALLS_MAX = 100_000
 COMPANION_MARGIN_S = 0.5
+CONNECTION_AGE_GRACE_MS = 60_000
+"""How long the calls of a connection that is too old may take to end."""
 
 logger = get_logger(__name__)
 
@@ -32,7 +40,13 @@ class ServerSettings(ProcessSettings):
     """Settings of a process with a gRPC server."""
 
     address: str
-    """Where the server listens: `host:port`, on a loopback address while it has no certificate."""
+    """Where the server listens: `host:port`; without certificates, on a loopback address."""
+    health_address: HostAndPort | None = None
+    """Where probes are answered, in plaintext: `host:port`, by `grpc.health.v1` alone, with the
+    names `startup`, `ready` and `live`. None: only beside the services, at their address."""
+    connection_age_s: Annotated[float | None, Field(gt=0, le=DAY_S)] = None
+    """After how long a connection is ended, calls on it within 60 s, so that its caller looks which
+    replicas there are. None: never; 300 where replicas come and go."""
     calls_max: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1000
     """How many unary calls are answered at once; those above are refused."""
     streams_max: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1000
@@ -65,6 +79,12 @@ class Server:
     """What is checked of requests beyond their annotations, by full name of the message."""
     late_checks: Mapping[str, Check] = field(default_factory=dict)
     """What a servicer checks itself, listed beside other violations only; see `Validator`."""
+    callers: Callers = field(default_factory=dict)
+    """Who, besides operators, may call what; on plaintext everybody is an operator."""
+    examine: Examine | None = None
+    """Tells whether its database can be worked with; None if it has none."""
+    metrics: Metrics | None = None
+    """What its calls are measured with; None for nobody to see."""
     message_bytes_max: int = MESSAGE_BYTES_MAX
     request_bytes_max: Mapping[str, int] = field(default_factory=dict)
     """Size of requests by `/package.Service/Method`, for methods that take more than 64 KiB."""
@@ -76,15 +96,27 @@ class Server:
         have not after the grace are canceled. One that fails takes the whole process down, since a
         service without its worker would only pretend.
         """
-        server, health = self._build()
-        await server.start()
-        health.serving = True
-        logger.info("serving", address=self.settings.address)
-        tasks = [asyncio.create_task(companion) for companion in companions]
+        health = Health([service.name for service in self.services], self.examine)
+        async with serving_health(health, self.settings.health_address):
+            server = self._build(health)
+            await server.start()
+            health.start()
+            logger.info("serving", address=self.settings.address)
+            tasks = [asyncio.create_task(companion) for companion in companions]
+            for task in tasks:
+                task.add_done_callback(lambda _: self.leave.set())
+            await self.leave.wait()
+            await self._leave(server, health, tasks)
+        health.end()
         for task in tasks:
-            task.add_done_callback(lambda _: self.leave.set())
-        await self.leave.wait()
+            if not task.cancelled():
+                task.result()
+        logger.info("left")
 
+    async def _leave(
+        self, server: grpc.aio.Server, health: Health, tasks: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """Has balancers look away, and lets calls and companions end."""
         logger.info("leaving", drain_s=self.settings.drain_s)
         # Should leaving hang, the stacks of all threads say where.
         faulthandler.dump_traceback_later(
@@ -96,10 +128,6 @@ class Server:
         health.stop()
         await asyncio.gather(server.stop(self.settings.grace_s), self._end(tasks))
         faulthandler.cancel_dump_traceback_later()
-        for task in tasks:
-            if not task.cancelled():
-                task.result()
-        logger.info("left")
 
     async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Waits for companions to end, and ends those that do not."""
@@ -114,104 +142,75 @@ class Server:
                 task.cancel()
             await asyncio.wait(late)
 
-    def _build(self) -> tuple[grpc.aio.Server, "_Health"]:
+    def _telemetry(self) -> ServerTelemetry:
+        measured = None if self.metrics is None else CallMetrics.of_server(self.metrics)
+        return ServerTelemetry(measured)
+
+    def _build(self, health: Health) -> grpc.aio.Server:
         settings = self.settings
-        if not is_loopback(settings.address):
+        certificates = open_certificates(settings)
+        if certificates is None and not is_loopback(settings.address):
             exit_with(
                 f"REELWORKS_ADDRESS: {settings.address} is not a loopback address; a server "
-                "without a certificate answers on this machine only"
+                "without certificates (REELWORKS_TLS_CERTIFICATE_FILE, REELWORKS_TLS_KEY_FILE, "
+                "REELWORKS_TLS_CA_FILE) answers on this machine only"
             )
         server = grpc.aio.server(
             interceptors=server_interceptors(
                 self.domain,
+                self._telemetry().around,
+                self._identity(certificates),
                 Validator(self.checks, self.late_checks),
                 settings.calls_max,
                 settings.streams_max,
                 self.request_bytes_max,
             ),
-            options=[
-                ("grpc.so_reuseport", 0),  # Two services on one port is a mistake, not a pool.
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                # Else quiet streams die of `too_many_pings`.
-                ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
-                ("grpc.max_send_message_length", self.message_bytes_max),
-                ("grpc.max_receive_message_length", self.message_bytes_max),
-            ],
+            options=self._options(),
         )
         names = [service.name for service in self.services]
         for service in self.services:
             service.register(server)
-        health = _Health(names)
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(health), server)
         if settings.environment == "local":
             reflection.enable_server_reflection(
                 (*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
             )
         try:
-            server.add_insecure_port(settings.address)
+            if certificates is None:
+                server.add_insecure_port(settings.address)
+            else:
+                server.add_secure_port(settings.address, server_credentials(certificates))
         except RuntimeError:
             exit_with(f"REELWORKS_ADDRESS: {settings.address} cannot be listened on; is it taken?")
-        logger.warning("plaintext: every caller on this machine is an operator")
-        return server, health
+        return server
 
+    def _identity(self, certificates: Certificates | None) -> Around:
+        if certificates is None:
+            logger.warning("plaintext: every caller on this machine is an operator")
+            return admit_local
+        own = certificates.current()
+        logger.info(
+            "callers show certificates", role=own.role, expires_at=own.expires_at.isoformat()
+        )
+        return functools.partial(admit_certified, self.callers)
 
-class _Health(health_pb2_grpc.HealthServicer):
-    """Answers `grpc.health.v1`; its watches end when the process leaves.
-
-    The packaged servicer's do not, and would hold the server for the whole grace.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = {"", *names}
-        self._stopping = asyncio.Event()
-        self._changed = asyncio.Event()
-        self.serving = False
-
-    def leave(self) -> None:
-        """Says NOT_SERVING from now on."""
-        self.serving = False
-        self._changed.set()
-
-    def stop(self) -> None:
-        """Ends all watches."""
-        self._stopping.set()
-        self._changed.set()
-
-    async def Check(  # noqa: N802  gRPC's name.
-        self, request: health_pb2.HealthCheckRequest, context: Any
-    ) -> health_pb2.HealthCheckResponse:
-        """Answers the state of one service; NOT_FOUND for one that is not here."""
-        if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
-        return self._answer()
-
-    async def Watch(  # noqa: N802  gRPC's name.
-        self, request: health_pb2.HealthCheckRequest, context: Any
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Streams the state of one service on every change."""
-        del context
-        if request.service not in self._names:
-            yield health_pb2.HealthCheckResponse(
-                status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-            )
-        else:
-            yield self._answer()
-            await self._changed.wait()
-            yield self._answer()
-        await self._stopping.wait()
-
-    async def List(  # noqa: N802  gRPC's name.
-        self, request: Any, context: Any
-    ) -> Any:
-        """Answers the state of every service."""
-        del request, context
-        statuses = {name: self._answer() for name in sorted(self._names)}
-        # The stubs of the health package are older than this method.
-        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]
-
-    def _answer(self) -> health_pb2.HealthCheckResponse:
-        states = health_pb2.HealthCheckResponse
-        return states(status=states.SERVING if self.serving else states.NOT_SERVING)
+    def _options(self) -> list[tuple[str, int]]:
+        options = [
+            ("grpc.so_reuseport", 0),  # Two services on one port is a mistake, not a pool.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            # Else quiet streams die of `too_many_pings`.
+            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.max_send_message_length", self.message_bytes_max),
+            ("grpc.max_receive_message_length", self.message_bytes_max),
+        ]
+        age_s = self.settings.connection_age_s
+        if age_s is not None:
+            # Callers look for new replicas only when a connection ends: grpc/grpc#12295.
+            options += [
+                ("grpc.max_connection_age_ms", round(age_s * 1000)),
+                ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
+            ]
+        return options

@@ -26,10 +26,11 @@ async def live() -> PlainTextResponse:
 
 @router.get("/ready")
 async def ready(parts: WiredParts) -> PlainTextResponse:
-    """Answers 200 while credits and generation answer, and the process does not leave."""
+    """Answers 200 while the process does not leave.
+
+    Services that are away do not count: all replicas would be unready at once, and what can still
+    be done, as to show the page, would be done no more.
+    """
     if parts.leaving.is_set() or parts.draining.is_set():
         return PlainTextResponse("leaving\n", 503)
-    away = await parts.presence.away()
-    if away:
-        return PlainTextResponse(f"away: {', '.join(away)}\n", 503)
     return PlainTextResponse("ready\n")
