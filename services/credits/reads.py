@@ -2,13 +2,30 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    text,
+    tuple_,
+)
 
 from services.credits.ledger import Books
-from services.credits.records import Account, Reservation, ReservationState, Transaction
+from services.credits.records import (
+    Account,
+    OpenReservations,
+    Reservation,
+    ReservationState,
+    Transaction,
+)
 from services.credits.rows import account_of, reservation_of, transaction_of
 from services.credits.tables import UNSPENT, accounts, reservations, transactions
 from services.runtime.database import Database, read_clock
@@ -142,6 +159,21 @@ class LedgerReads:
                 statement.where(columns.expires_at <= now).limit(limit)
             )
             return [ReservationPlace(*row) for row in found]
+
+    async def open_reservations(self, overdue: timedelta) -> OpenReservations:
+        """Returns what is set aside; `overdue` is how long ago the time of some was over."""
+        columns = reservations.c
+        async with self._database.read() as connection:
+            late = columns.expires_at < await read_clock(connection) - overdue
+            found = await connection.execute(
+                # An index has the open ones, which are few, however many there ever were.
+                select(
+                    func.count(),
+                    func.coalesce(func.sum(columns.credits), 0),
+                    func.coalesce(func.sum(case((late, 1), else_=0)), 0),
+                ).where(_is_in(ReservationState.RESERVED))
+            )
+            return OpenReservations(*map(int, found.one()))
 
     async def _accounts_by_user(self, user_ids: Collection[str]) -> dict[str, Account]:
         parameters = self._wanted.parameters([(user_id,) for user_id in user_ids])

@@ -6,13 +6,18 @@ from enum import StrEnum
 
 __all__ = [
     "CREDITS_MAX",
+    "INVARIANTS",
     "Account",
+    "OpenReservations",
     "Reservation",
     "ReservationState",
     "Transaction",
     "TransactionType",
+    "Violation",
 ]
 
+INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7")
+"""What always holds of a ledger: docs/ledger.md."""
 CREDITS_MAX = 10**15
 """Most credits that an amount or an account may have; exact in JavaScript's numbers too."""
 REQUEST_KEY_PREFIXES = ("add:", "reimburse:")
@@ -117,3 +122,24 @@ class Transaction:
             if self.key.startswith(prefix):
                 return self.key.removeprefix(prefix)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReservations:
+    """What all reservations that are open come to."""
+
+    reservations: int
+    credits_held: int
+    overdue: int
+    """Those whose time was over a while ago, and that nobody expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that does not agree."""
+
+    invariant: str
+    """Which rule it breaks: I1 to I7."""
+    user_id: str
+    detail: str
+    """What does not agree, in a sentence."""

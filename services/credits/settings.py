@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from services.credits.records import CREDITS_MAX
-from services.runtime.process import DatabaseSettings
+from services.runtime.database_settings import DatabaseSettings
 from services.runtime.server import ServerSettings
 
 __all__ = ["CreditsSettings"]

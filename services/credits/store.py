@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.credits.commands import Command, OpenAccount, key_of, reservation_id_of
 from services.credits.ledger import Books, Moved, Refused, Unchanged, decide
+from services.credits.metrics import CreditsMetrics
 from services.credits.records import (
     Account,
     Reservation,
@@ -67,9 +68,13 @@ class CreditsStore:
         database: Database,
         batch_max: int = BATCH_MAX,
         moved: Callable[[Account], None] = lambda _: None,
+        metrics: CreditsMetrics | None = None,
     ) -> None:
         self._moved = moved
-        self._writer = GroupCommit[Command, Answer](database, _write_batch, batch_max=batch_max)
+        self._metrics = metrics or CreditsMetrics()
+        self._writer = GroupCommit[Command, Answer](
+            database, _write_batch, batch_max=batch_max, wrote=self._metrics.wrote
+        )
 
     async def submit(self, command: Command) -> Answer:
         """Returns what became of `command` once that is durable; every command can be repeated.
@@ -81,6 +86,8 @@ class CreditsStore:
         # Of replays too: a batch whose SQL commit got no answer is run again, and finds itself.
         if isinstance(answer, Done):
             self._moved(answer.account)
+            if answer.transaction is not None and not answer.replayed:
+                self._metrics.moved(answer.transaction)
         return answer
 
     async def run(self) -> None:

@@ -10,16 +10,20 @@ transactions can outlast the time that a statement has, and is then not verified
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.credits.records import Violation
 from services.runtime.database import Database, Instant, Int64, read_clock
 from services.runtime.errors import DeadlineExceeded, Unavailable
 
-__all__ = ["VIOLATIONS_MAX", "Verification", "Verifier", "Violation"]
+__all__ = ["VIOLATIONS_MAX", "Part", "Verification", "Verifier"]
+
+ADVISORY_LOCK = 7_205_759_404
+"""Key of the PostgreSQL lock that lets one replica verify a part at a time."""
 
 VIOLATIONS_MAX = 1000
 DEADLINE_S = 600.0
@@ -29,17 +33,6 @@ LIMB = 10**9
 """What sums are divided by into two that fit into 64 bits, however many rows there are."""
 LAST_ID = "\U0010ffff"
 """Sorts behind every id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """Something that does not agree."""
-
-    invariant: str
-    """Which rule it breaks: I1 to I7."""
-    user_id: str
-    detail: str
-    """What does not agree, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +49,15 @@ class Verification:
     def is_empty(self) -> bool:
         """Whether there was nothing to read."""
         return not (self.accounts or self.transactions or self.reservations)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the users of one range come to."""
+
+    violations: tuple[Violation, ...]
+    next_first: str | None
+    """Where the next part begins; None behind the last."""
 
 
 class Verifier:
@@ -95,6 +97,21 @@ class Verifier:
                 "VERIFICATION_TOO_LONG", "The ledger could not be verified in 10 minutes."
             ) from None
 
+    async def verify_part(self, first: str) -> Part | None:
+        """Returns what the users from the id `first` on come to, as many as one statement reads.
+
+        None while another process verifies a part: one at a time is enough. Raises Unavailable when
+        the database is away.
+        """
+        async with self._database.read(patient=True) as given:
+            connection = await _at_one_moment(given)
+            if not await _is_alone(connection):
+                return None
+            overdue_since = await read_clock(connection) - self._overdue
+            last = await self._end_of_range(connection, first)
+            violations = await _violations(connection, first, last, overdue_since, VIOLATIONS_MAX)
+            return Part(tuple(violations), None if last == LAST_ID else _following(last))
+
     async def _verify(self, connection: AsyncConnection, user_id: str | None) -> Verification:
         overdue_since = await read_clock(connection) - self._overdue
         accounts = transactions = reservations = 0
@@ -102,17 +119,12 @@ class Verifier:
         async for first, last in self._ranges(connection, user_id):
             if self._stopping.is_set():
                 raise Unavailable("", "The service is stopping; verify again.")
-            scope: dict[str, object] = {"first": first, "last": last}
-            counted = (await connection.execute(_COUNTS, scope)).one()
+            counted = (await connection.execute(_COUNTS, {"first": first, "last": last})).one()
             accounts += counted.accounts
             transactions += counted.transactions
             reservations += counted.reservations
-            for query in _QUERIES:
-                room = VIOLATIONS_MAX - len(violations)
-                found = await connection.execute(
-                    query, scope | {"overdue_since": overdue_since, "room": room}
-                )
-                violations += [Violation(*row) for row in found]
+            room = VIOLATIONS_MAX - len(violations)
+            violations += await _violations(connection, first, last, overdue_since, room)
         return Verification(accounts, transactions, reservations, tuple(violations))
 
     async def _ranges(
@@ -127,18 +139,48 @@ class Verifier:
             return
         first = ""
         while True:
-            wanted = {"first": first, "room": ACCOUNTS_PER_RANGE}
-            rows = (await connection.execute(_NEXT_ACCOUNTS, wanted)).all()
-            claimed, last = 0, LAST_ID
-            for number, (id_, version) in enumerate(rows, start=1):
-                claimed += version
-                if claimed >= self._transactions_per_range or number == ACCOUNTS_PER_RANGE:
-                    last = id_
-                    break
+            last = await self._end_of_range(connection, first)
             yield first, last
             if last == LAST_ID:
                 return
-            first = last + "\x01"  # The very next id, since no id holds a NUL.
+            first = _following(last)
+
+    async def _end_of_range(self, connection: AsyncConnection, first: str) -> str:
+        """Returns the last id of the range that begins with `first`."""
+        wanted = {"first": first, "room": ACCOUNTS_PER_RANGE}
+        rows = (await connection.execute(_NEXT_ACCOUNTS, wanted)).all()
+        claimed = 0
+        for number, (id_, version) in enumerate(rows, start=1):
+            claimed += version
+            if claimed >= self._transactions_per_range or number == ACCOUNTS_PER_RANGE:
+                last: str = id_
+                return last
+        return LAST_ID
+
+
+def _following(id_: str) -> str:
+    return id_ + "\x01"  # The very next id, since no id holds a NUL.
+
+
+async def _violations(
+    connection: AsyncConnection, first: str, last: str, overdue_since: datetime, room: int
+) -> list[Violation]:
+    """Returns at most `room` things that do not agree, among the users of a range."""
+    scope: dict[str, object] = {"first": first, "last": last, "overdue_since": overdue_since}
+    violations: list[Violation] = []
+    for query in _QUERIES:
+        left = {"room": room - len(violations)}
+        found = await connection.execute(query, scope | left)
+        violations += [Violation(*row) for row in found]
+    return violations
+
+
+async def _is_alone(connection: AsyncConnection) -> bool:
+    """Tells whether no other process verifies a part, until the database transaction ends."""
+    if connection.dialect.name == "sqlite":
+        return True  # No other process has the file open.
+    lock = text("SELECT pg_try_advisory_xact_lock(:key)")
+    return bool((await connection.execute(lock, {"key": ADVISORY_LOCK})).scalar_one())
 
 
 async def _at_one_moment(connection: AsyncConnection) -> AsyncConnection:

@@ -17,15 +17,18 @@ from reelworks.generation.v1 import (
 
 from services.generation.archive import Archive
 from services.generation.bookmark import Bookmark
+from services.generation.callers import CALLERS
 from services.generation.catalog import Offer, load_catalog
 from services.generation.claims import Claims
 from services.generation.creation import Creation
 from services.generation.effects import Effects
 from services.generation.erasure import Erasure
+from services.generation.figures import Figures
 from services.generation.history import History
 from services.generation.image_records import ImageRecords
 from services.generation.intake import Intake, IntakePolicy
 from services.generation.messages import Messages
+from services.generation.metrics import GenerationMetrics
 from services.generation.orphans import Orphans
 from services.generation.queue import Queue
 from services.generation.reconciler import Reconciler
@@ -49,13 +52,15 @@ from services.runtime.callback import parse_keys
 from services.runtime.channel import connect
 from services.runtime.database import Database
 from services.runtime.media import sign_media
-from services.runtime.migrations import open_migrated
+from services.runtime.metrics import CallMetrics, Metrics, serving_metrics
+from services.runtime.migrations import open_migrated, require_newest
 from services.runtime.process import run_service
 from services.runtime.server import ServedService, Server
 from services.runtime.settings import exit_with
 from services.runtime.shielding import Shielded
 from services.runtime.storage import Storage, StorageFailed, open_storage
 from services.runtime.telemetry import get_logger
+from services.runtime.tls import open_certificates
 
 __all__ = ["main"]
 
@@ -78,12 +83,23 @@ def main() -> None:
 async def serve(settings: GenerationSettings, leave: asyncio.Event) -> None:
     """Serves and works until `leave` is set, as by SIGTERM."""
     keys, storage = _read_keys(settings), _open_storage(settings)
+    certificates = open_certificates(settings)
     offer = Offer(load_catalog(settings.provider_speed))
-    database = await open_migrated(settings.database_url, "generation")
-    channel = connect(settings.credits_address, CREDITS_DEADLINES_S)
+    metrics = Metrics()
+    measures = GenerationMetrics(offer.catalog, metrics)
+    database = await open_migrated(settings, "generation", leave)
+    measures.watch_pool(database)
+    channel = connect(
+        settings.credits_address,
+        CREDITS_DEADLINES_S,
+        certificates=certificates,
+        measured=CallMetrics.of_clients(metrics),
+    )
     timing = settings.timing
     token = settings.replicate_api_token.get_secret_value()
-    provider = Replicate(token, settings.replicate_base_url, timing.provider_call_s)
+    provider = Replicate(
+        token, settings.replicate_base_url, timing.provider_call_s, measures.requested
+    )
     archive = Archive(storage, token, settings.origins, timing.archive_call_s)
     images = ImageRecords(database, settings.retention)
     uploads = Uploads(images, storage, provider)
@@ -91,8 +107,11 @@ async def serve(settings: GenerationSettings, leave: asyncio.Event) -> None:
     try:
         stub = credits_pb2_grpc.CreditsServiceStub(channel)
         files = _Files(storage, archive, images, uploads)
-        parts = _Parts(settings, leave, database, stub, offer, provider, files, callbacks)
-        await parts.serve()
+        parts = _Parts(
+            settings, leave, database, stub, offer, provider, files, callbacks, metrics, measures
+        )
+        async with serving_metrics(metrics, settings.metrics_address):
+            await parts.serve()
     finally:
         await provider.close()
         await archive.close()
@@ -135,17 +154,19 @@ class _Parts:
         provider: Replicate,
         files: _Files,
         callbacks: Callbacks,
+        metrics: Metrics,
+        measures: GenerationMetrics,
     ) -> None:
         timing, stopping = settings.timing, asyncio.Event()
         self._database = database
         replica = f"{socket.gethostname()}:{os.getpid()}"
-        self._claims = claims = Claims(database, timing, settings.gate_policy, replica)
+        self._claims = claims = Claims(database, timing, settings.gate_policy, replica, measures)
         history, settlement = History(database), Settlement(credits_stub)
-        orphans, cancel_policy = Orphans(database, timing), settings.cancel_policy
+        orphans, cancel_policy = Orphans(database, timing, measures), settings.cancel_policy
         queue = Queue(database, offer, settings.gate_policy)
         self._shielded = Shielded()
         self._watchers = Watchers(history, stopping)
-        self._store = Store(database, timing, self._changed, settings.unfinished_max)
+        self._store = Store(database, timing, self._changed, settings.unfinished_max, measures)
         self._schemas = ModelSchemas(offer, provider, database, stopping)
         submission = Submission(
             provider, offer, callbacks, claims, files.uploads, self._schemas.is_other_than
@@ -162,7 +183,7 @@ class _Parts:
             stopping,
             settings.grace_s,
         )
-        self._reconciler = Reconciler(
+        self._reconciler = reconciler = Reconciler(
             history,
             Bookmark(database),
             Reservations(credits_stub),
@@ -170,31 +191,27 @@ class _Parts:
             settings.reconcile_policy,
             stopping,
         )
+        statistics = Statistics(database)
+        self._figures = Figures(statistics, queue, lambda: reconciler.latest, measures, stopping)
         self._erasure = files.erasure(database, settings, self._watchers.publish, stopping)
         generations = GenerationServicer(
             self._store,
             history,
             self._watchers,
             offer,
-            Intake(
-                history,
-                queue,
-                offer,
-                settlement,
-                files.uploads.violation,
-                callbacks.keys,
-                IntakePolicy(settings.unfinished_max, timing.deadline_s),
-            ),
+            _intake(settings, history, queue, offer, settlement, files.uploads, callbacks),
             Creation(self._store, history, settlement, self._shielded),
             Messages(_link(settings, files.storage, callbacks.keys[0]), cancel_policy, queue.line),
             cancel_policy,
-            Statistics(database),
-            lambda: self._reconciler.latest,
+            statistics,
+            lambda: reconciler.latest,
             files.uploads,
             self._shielded,
         )
         events = PredictionEventServicer(self._store)
-        self._server = _build_server(settings, leave, stopping, offer, generations, events)
+        self._server = _build_server(
+            settings, leave, stopping, database, offer, generations, events, metrics
+        )
 
     async def serve(self) -> None:
         """Serves and works; the writer outlives the last call and the last effect."""
@@ -208,6 +225,7 @@ class _Parts:
                 self._reconciler.run(),
                 self._schemas.run(),
                 self._erasure.run(),
+                self._figures.run(),
             )
             await self._shielded.drain()
             self._store.writer.close()
@@ -217,13 +235,28 @@ class _Parts:
         self._worker.wake()
 
 
+def _intake(
+    settings: GenerationSettings,
+    history: History,
+    queue: Queue,
+    offer: Offer,
+    settlement: Settlement,
+    uploads: Uploads,
+    callbacks: Callbacks,
+) -> Intake:
+    policy = IntakePolicy(settings.unfinished_max, settings.timing.deadline_s)
+    return Intake(history, queue, offer, settlement, uploads.violation, callbacks.keys, policy)
+
+
 def _build_server(
     settings: GenerationSettings,
     leave: asyncio.Event,
     stopping: asyncio.Event,
+    database: Database,
     offer: Offer,
     generations: GenerationServicer,
     events: PredictionEventServicer,
+    metrics: Metrics,
 ) -> Server:
     named = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"]
     named_events = prediction_event_pb2.DESCRIPTOR.services_by_name["PredictionEventService"]
@@ -238,8 +271,11 @@ def _build_server(
         ],
         leave=leave,
         stopping=stopping,
+        callers=CALLERS,
+        examine=lambda: require_newest(database, "generation"),
         checks=checks(),
         late_checks=late_checks(offer),
+        metrics=metrics,
         message_bytes_max=MESSAGE_BYTES_MAX,
         request_bytes_max=REQUEST_BYTES_MAX,
     )
@@ -254,7 +290,10 @@ def _read_keys(settings: GenerationSettings) -> Sequence[bytes]:
 
 def _open_storage(settings: GenerationSettings) -> Storage:
     try:
-        return open_storage(settings.storage_url)
+        key = settings.storage_access_key
+        return open_storage(
+            settings.storage_url, access_key=None if key is None else key.get_secret_value()
+        )
     except ValueError as error:
         exit_with(f"REELWORKS_STORAGE_URL: {error}")
 

@@ -62,6 +62,8 @@ class Variant:
     """How long the provider takes for a video, in seconds, until enough were measured."""
     schema: InputSchema
     """What the model takes."""
+    provider_usd: float | None = None
+    """What a video costs us at the provider, in US dollars; None if nobody says."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -188,12 +190,15 @@ def _variant(
 ) -> Variant:
     if size["price_credits"] < 1:
         raise ValueError(f"price_credits of {size['provider_model']} must be at least 1")
+    if size.get("provider_usd", 0.0) < 0:
+        raise ValueError(f"provider_usd of {size['provider_model']} must be at least 0")
     return Variant(
         resolution=size["resolution"],
         price_credits=size["price_credits"],
         provider_model=size["provider_model"],
         run_s=size["run_s"] / speed,
         schema=read_schema(bundled["schemas"], kind),
+        provider_usd=size.get("provider_usd"),
     )
 
 

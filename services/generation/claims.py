@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.generation import tables
 from services.generation.events import Event, Poisoned, SubmitClaimed, SubmitRefused
 from services.generation.gate import Gate, GatePolicy, admit, answered, pause, unanswered
+from services.generation.metrics import GenerationMetrics
 from services.generation.rows import generation_of
 from services.generation.saga import step
 from services.generation.state import Generation, Stage
@@ -86,9 +87,15 @@ class Claims:
     """Claims rows of `generations` and keeps the gate."""
 
     def __init__(
-        self, database: Database, timing: Timing, policy: GatePolicy, replica: str
+        self,
+        database: Database,
+        timing: Timing,
+        policy: GatePolicy,
+        replica: str,
+        metrics: GenerationMetrics | None = None,
     ) -> None:
         """Takes the name of this replica, for operators."""
+        self._metrics = metrics
         self._database = database
         self._timing = timing
         self._policy = policy
@@ -235,7 +242,12 @@ class Claims:
                 return []
             _, gate = admit(gate, self._policy, in_flight, len(ready), now)
             await _write_gate(connection, gate)
-            return await self._submit(connection, ready, prepare, now)
+            submitting = await self._submit(connection, ready, prepare, now)
+        if self._metrics is not None:
+            before = {generation.generation_id: generation for generation in ready}
+            for claimed, _ in submitting:
+                self._metrics.stepped(before[claimed.generation_id], claimed, SubmitClaimed())
+        return submitting
 
     async def pause_creates(self, seconds: float | None, why: str) -> None:
         """Keeps the whole fleet from submitting for `seconds`; None = until a probe comes off."""

@@ -29,6 +29,8 @@ class Begin:
     request: Request
     price_credits: int
     retry_of: str | None = None
+    traceparent: str | None = None
+    """The trace in which it is created."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from services.generation.store import Store
 from services.runtime.errors import AlreadyExists, PreconditionFailed, Unavailable
 from services.runtime.failpoints import failpoint
 from services.runtime.shielding import Shielded
+from services.runtime.tracing import current_traceparent
 
 __all__ = ["Creation"]
 
@@ -46,7 +47,9 @@ class Creation:
         if generation is None:
             price_credits = await price()
             begun = await self._store.begin(
-                Begin(generation_id, user_id, request, price_credits, retry_of)
+                Begin(
+                    generation_id, user_id, request, price_credits, retry_of, current_traceparent()
+                )
             )
             failpoint("create.recorded")
             # Or the one that somebody created in the same moment.

@@ -7,10 +7,13 @@ https://replicate.com/docs/reference/error-codes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
 
 from services.generation.prediction import Prediction, is_interruption, printable, without_addresses
+from services.generation.state import Failure, FailureCode
 
-__all__ = ["InvalidField", "explain_failure", "explain_refusal"]
+__all__ = ["Fault", "InvalidField", "explain_failure", "explain_refusal", "fault_of"]
 
 NAME_CHARACTERS_MAX = 30
 RULE_CHARACTERS_MAX = 90
@@ -67,6 +70,14 @@ _REFUSED = {
 _NOT_TAKEN = "The provider refused the input. You were not charged; change the prompt or the image."
 
 
+class Fault(StrEnum):
+    """Whose fault it is that there is no video."""
+
+    USER = "user"
+    PROVIDER = "provider"
+    OURS = "ours"
+
+
 @dataclass(frozen=True, slots=True)
 class InvalidField:
     """A parameter that a model does not take as it is."""
@@ -86,6 +97,31 @@ def explain_failure(prediction: Prediction) -> str:
         if words.search(error):
             return sentence
     return _ENDED.get(prediction.status, _FAILED)
+
+
+def fault_of(failure: Failure) -> Fault:
+    """Returns whose fault a failure is; what nobody can tell is ours."""
+    match failure.code:
+        case (
+            FailureCode.INPUT_REJECTED
+            | FailureCode.INSUFFICIENT_CREDITS
+            | FailureCode.ACCOUNT_NOT_FOUND
+            | FailureCode.CANCELED
+        ):
+            return Fault.USER
+        case FailureCode.MODEL_FAILED:
+            return Fault.USER if failure.message in (_UNSAFE, _NO_IMAGE) else Fault.PROVIDER
+        case FailureCode.MODEL_TIMED_OUT:
+            return Fault.PROVIDER
+        case (
+            FailureCode.RESERVE_TIMEOUT
+            | FailureCode.QUEUE_TIMEOUT
+            | FailureCode.SUBMIT_UNCERTAIN
+            | FailureCode.OUTPUT_LOST
+        ):
+            return Fault.OURS
+        case unreachable:
+            assert_never(unreachable)
 
 
 def explain_refusal(http_status: int, fields: Sequence[InvalidField] = ()) -> str:

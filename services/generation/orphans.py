@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from services.generation import tables
 from services.generation.events import Source
+from services.generation.metrics import GenerationMetrics
 from services.generation.prediction import Prediction
 from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
@@ -44,9 +45,12 @@ def look_again_at(orphan: Orphan, now: datetime, timing: Timing) -> datetime | N
 class Orphans:
     """Claims and books them."""
 
-    def __init__(self, database: Database, timing: Timing) -> None:
+    def __init__(
+        self, database: Database, timing: Timing, metrics: GenerationMetrics | None = None
+    ) -> None:
         self._database = database
         self._timing = timing
+        self._metrics = metrics
 
     async def claim(self, limit: int) -> Sequence[Orphan]:
         """Returns at most `limit` orphans that are due, which are the caller's for a lease."""
@@ -97,10 +101,13 @@ class Orphans:
                 gone = prediction is None and orphan.failures + 1 >= MISSES_MAX
                 due_at = None if gone else look_again_at(orphan, now, self._timing)
                 values = {"due_at": due_at, "failures": orphan.failures + 1}
-            await connection.execute(
+            changed = await connection.execute(
                 update(tables.predictions)
                 .where(columns.job_id == orphan.job_id, columns.fence == orphan.fence)
                 .where(columns.role == "ORPHAN", columns.ended_at.is_(None))
                 .values(values)
             )
-            return values["due_at"] is None
+        has_ended = prediction is not None and prediction.is_final and changed.rowcount > 0
+        if has_ended and prediction is not None and self._metrics is not None:
+            self._metrics.orphan_ended(None, prediction)
+        return values["due_at"] is None

@@ -7,8 +7,10 @@ below it records.
 API: https://replicate.com/docs/reference/http
 """
 
+import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +39,7 @@ from services.generation.prediction import (
 )
 from services.generation.transport import Exchange, GuardedTransport, Phase, observe
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import CallSpan, Kind, spanning
 
 __all__ = [
     "Answer",
@@ -194,8 +197,16 @@ class Unreachable:
 class Replicate:
     """The provider, seen through one API token. Its methods raise nothing but CancelledError."""
 
-    def __init__(self, token: str, base_url: str, call_s: float) -> None:
+    def __init__(
+        self,
+        token: str,
+        base_url: str,
+        call_s: float,
+        requested: Callable[[str, str], None] = lambda _operation, _outcome: None,
+    ) -> None:
+        """Takes what is told of every request what it was for, and how it ended."""
         self._call_s = call_s
+        self._requested = requested
         self._base_url = httpx.URL(base_url)
         self._client = Client(
             api_token=token, base_url=base_url, transport=GuardedTransport(self._base_url)
@@ -214,12 +225,12 @@ class Replicate:
             options["webhook"] = request.webhook
             # `start` brings the id of a lost answer within seconds.
             options["webhook_events_filter"] = ["start", "completed"]
-        await observe(
+        await self._observe(
+            "create",
             exchange,
             lambda: self._client.models.predictions.async_create(
                 request.provider_model, input=dict(request.input), **options
             ),
-            self._call_s,
         )
         return _classify_create(exchange)
 
@@ -227,7 +238,7 @@ class Replicate:
         """Returns a prediction as it is now."""
         exchange = Exchange()
         call = self._client.predictions.async_get
-        await observe(exchange, lambda: call(job_id), self._call_s)
+        await self._observe("get", exchange, lambda: call(job_id))
         return _classify_read(exchange)
 
     async def list_since(self, since: datetime, cursor: str | None = None) -> Listed | Unreachable:
@@ -240,7 +251,7 @@ class Replicate:
         first = f"/v1/predictions?{urlencode({'created_after': moment})}"
         exchange = Exchange()
         call = self._client.predictions.async_list
-        await observe(exchange, lambda: call(cursor or first), self._call_s)
+        await self._observe("list", exchange, lambda: call(cursor or first))
         return _classify_list(exchange, self._base_url)
 
     async def model_schemas(self, provider_model: str) -> Schemas | Missing | Unreachable:
@@ -250,7 +261,7 @@ class Replicate:
         """
         exchange = Exchange()
         call = self._client.models.async_get
-        await observe(exchange, lambda: call(provider_model), self._call_s)
+        await self._observe("model", exchange, lambda: call(provider_model))
         return _classify_model(exchange)
 
     async def upload_file(
@@ -262,10 +273,10 @@ class Replicate:
         """
         exchange = Exchange()
         call = self._client.files.async_create
-        await observe(
+        await self._observe(
+            "upload",
             exchange,
             lambda: call(io.BytesIO(content), filename=name, content_type=content_type),
-            self._call_s,
         )
         return _classify_upload(exchange)
 
@@ -273,14 +284,44 @@ class Replicate:
         """Asks for the end of a prediction; what came of it, `get` tells."""
         exchange = Exchange()
         call = self._client.predictions.async_cancel
-        await observe(exchange, lambda: call(job_id), self._call_s)
+        await self._observe("cancel", exchange, lambda: call(job_id))
         if exchange.status is None or exchange.status >= 300:
             logger.info("cancel not confirmed", job_id=job_id, status=exchange.status)
+
+    async def _observe(
+        self, operation: str, exchange: Exchange, call: Callable[[], Awaitable[object]]
+    ) -> None:
+        # What is only read is read every other second.
+        is_told = operation in ("create", "cancel", "upload")
+        with _span(operation) if is_told else contextlib.nullcontext() as span:
+            await observe(exchange, call, self._call_s)
+            outcome = _outcome_of(exchange)
+            if span is not None and exchange.status is not None:
+                span.tell(http__response__status_code=exchange.status)
+            if span is not None and outcome != "ok":
+                span.fail(outcome)
+        self._requested(operation, outcome)
 
     async def close(self) -> None:
         """Closes all connections."""
         # The package has no way to close its client of its own.
         await self._client._async_client.aclose()  # noqa: SLF001
+
+
+def _span(operation: str) -> AbstractContextManager[CallSpan]:
+    return spanning(f"provider {operation}", kind=Kind.CLIENT)
+
+
+def _outcome_of(exchange: Exchange) -> str:
+    """Returns in a word how a request ended."""
+    status = exchange.status
+    if status is None:
+        return "not_sent" if exchange.phase is Phase.WAITING else "unanswered"
+    if status == 429:
+        return "throttled"
+    if status >= 500:
+        return "failed"
+    return "ok" if status < 300 else "refused"
 
 
 def _classify_create(

@@ -61,6 +61,7 @@ _PLAIN_FIELDS = (
     "submitted_at",
     "started_at",
     "finished_at",
+    "traceparent",
 )
 
 

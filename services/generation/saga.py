@@ -100,6 +100,7 @@ def begin(
     now: datetime,
     timing: Timing,
     retry_of: str | None = None,
+    traceparent: str | None = None,
 ) -> Generation:
     """Returns a new generation, already claimed by whoever creates it to reserve the price."""
     return Generation(
@@ -115,6 +116,7 @@ def begin(
         deadline_at=after(now, timing.deadline_s),
         updated_at=now,
         retry_of=retry_of,
+        traceparent=traceparent,
     )
 
 

@@ -46,6 +46,7 @@ from services.runtime.errors import NotFound, PreconditionFailed, Unavailable
 from services.runtime.failpoints import failpoint
 from services.runtime.shielding import Shielded
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import join_trace
 
 __all__ = ["DOMAIN", "GenerationServicer", "PredictionEventServicer"]
 
@@ -381,6 +382,15 @@ class PredictionEventServicer(prediction_event_pb2_grpc.PredictionEventServiceSe
             )
         )
         failpoint("event.recorded")
+        if delivered.generation is not None:
+            join_trace(
+                "prediction event",
+                delivered.generation.traceparent,
+                {
+                    "reelworks.generation_id": delivered.generation.generation_id,
+                    "reelworks.webhook_id": request.webhook_id,
+                },
+            )
         if delivered.disposition in _ODD:
             # Something runs at the provider that we do not use, or that is not ours.
             logger.warning(

@@ -12,9 +12,9 @@ from services.generation.cancellation import CancelPolicy
 from services.generation.gate import GatePolicy
 from services.generation.reconciliation import ReconcilePolicy
 from services.generation.timing import FAST, Timing
-from services.runtime.process import DatabaseSettings
+from services.runtime.database_settings import DatabaseSettings
 from services.runtime.server import ServerSettings
-from services.runtime.settings import DAY_S, http_address
+from services.runtime.settings import DAY_S, OR_FILE, PeerAddress, http_address
 
 __all__ = ["GenerationSettings"]
 
@@ -25,7 +25,10 @@ SUBMISSIONS_MAX = 100_000
 
 def _is_callback(url: str) -> str:
     parts = urlsplit(http_address(url))
-    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    host = parts.hostname or ""
+    # A name without a dot is one of this network, where a simulator may be, but never Replicate.
+    is_near = host in ("127.0.0.1", "::1") or not {".", ":"} & set(host)
+    if parts.scheme != "https" and not is_near:
         raise ValueError("must be an https address, as the provider demands")
     if not parts.path:
         raise ValueError("must have the path of the webhook service")
@@ -37,6 +40,12 @@ def _is_base_url(url: str) -> str:
     if address.endswith("/v1"):
         raise ValueError("must not end in /v1, which is added to it")
     return address
+
+
+def _is_pair(key: SecretStr | None) -> SecretStr | None:
+    if key is not None and not all(key.get_secret_value().partition(":")):
+        raise ValueError("must be id:secret")
+    return key
 
 
 def _are_origins(origins: str) -> str:
@@ -59,12 +68,14 @@ def _are_durations(durations: dict[str, float]) -> dict[str, float]:
 class GenerationSettings(ServerSettings, DatabaseSettings):
     """What the service needs to know."""
 
-    credits_address: str
+    credits_address: PeerAddress
     """Where the credits service listens."""
     storage_url: str
     """Where files are kept: `file:///absolute/folder`, or `s3://bucket/prefix` with the options
     `endpoint`, `region` and `public`; keys of a bucket are read from `AWS_ACCESS_KEY_ID` and so on.
     """
+    storage_access_key: Annotated[SecretStr | None, OR_FILE, AfterValidator(_is_pair)] = None
+    """The key of an S3 bucket, `id:secret`. Unset: it is looked for where Amazon's tools do."""
     media_url: Annotated[str, AfterValidator(http_address)] | None = None
     """Where people fetch files that storage itself does not show to them: this address, then the
     file's key. Unset: they get storage's own addresses.
@@ -76,7 +87,7 @@ class GenerationSettings(ServerSettings, DatabaseSettings):
     delivery_origins: Annotated[str, AfterValidator(_are_origins)] = ""
     """Origins besides the provider's own that outputs may come from, comma separated."""
     replicate_api_token: Annotated[
-        SecretStr, Field(validation_alias="REPLICATE_API_TOKEN", min_length=1)
+        SecretStr, OR_FILE, Field(validation_alias="REPLICATE_API_TOKEN", min_length=1)
     ]
     """The provider's token."""
     replicate_base_url: Annotated[

@@ -176,6 +176,8 @@ class Generation:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deleted_at: datetime | None = None
+    traceparent: str | None = None
+    """The trace in which it was created, as it is handed on between processes."""
 
     @property
     def charge_credits(self) -> int:

@@ -4,29 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, literal_column, select, text
+from sqlalchemy import and_, case, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.generation import tables
+from services.generation.open_figures import OpenFigures, StageCount
 from services.generation.state import FailureCode, Stage, Status, status_of
 from services.generation.tables import SETTLED, in_stage
 from services.runtime.database import Database, read_clock
 
-__all__ = ["EndCount", "StageCount", "Statistics", "Stats"]
+__all__ = ["EndCount", "Statistics", "Stats"]
 
 PERIOD = timedelta(hours=24)
+OVERDUE = timedelta(minutes=5)
+"""How long after its deadline something should have ended for sure."""
 DURATIONS_MAX = 10_000
 """Of so many completed ones at the most, the latest, the duration is looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageCount:
-    """How many are at one stage."""
-
-    stage: Stage
-    generations: int
-    oldest_at: datetime
-    """Since when the one has been there that is there longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +78,9 @@ class Statistics:
         async with self._database.read() as connection:
             now = await read_clock(connection)
             since = now - PERIOD
-            stages, unsettled = await _unfinished(connection)
+            stages, unsettled, _ = await _unfinished(connection, now)
             told = await _told_by(connection, since)
-            live, found = await _orphans(connection, since)
+            live, found = await _live_orphans(connection), await _orphans(connection, since)
             paused_until, why = await _gate(connection)
             return Stats(
                 stages=stages,
@@ -102,20 +95,40 @@ class Statistics:
                 paused_why=why,
             )
 
+    async def read_open(self) -> OpenFigures:
+        """Returns what is under way, which indexes have, so that it can be read often."""
+        async with self._database.read() as connection:
+            now = await read_clock(connection)
+            stages, unsettled, overdue = await _unfinished(connection, now)
+            paused_until, _ = await _gate(connection)
+            return OpenFigures(
+                read_at=now,
+                stages=stages,
+                unsettled_credits=unsettled,
+                overdue=overdue,
+                live_orphans=await _watched_orphans(connection),
+                is_paused=paused_until is not None and paused_until > now,
+            )
 
-async def _unfinished(connection: AsyncConnection) -> tuple[list[StageCount], int]:
+
+async def _unfinished(
+    connection: AsyncConnection, now: datetime
+) -> tuple[list[StageCount], int, int]:
+    """Returns what is at each stage, the credits that are reserved for it, and what is overdue."""
     columns = tables.generations.c
+    is_overdue = and_(columns.deadline_at < now - OVERDUE, columns.stage != Stage.PARKED.value)
     found = await connection.execute(
         select(
             columns.stage,
             func.count().label("generations"),
             func.min(columns.stage_since).label("oldest_at"),
             func.sum(columns.price_credits).label("credits"),
+            func.sum(case((is_overdue, 1), else_=0)).label("overdue"),
         )
         .where(columns.finished_at.is_(None))
         .group_by(columns.stage)
     )
-    counts, unsettled = [], 0
+    counts, unsettled, overdue = [], 0, 0
     # A newer release may know stages that this one cannot name.
     known = [row for row in found if row.stage in _ORDER]
     for row in sorted(known, key=lambda row: _ORDER[row.stage]):
@@ -123,7 +136,8 @@ async def _unfinished(connection: AsyncConnection) -> tuple[list[StageCount], in
         counts.append(StageCount(stage, row.generations, row.oldest_at))
         # Before the answer of credits nothing is known to be reserved.
         unsettled += 0 if stage is Stage.RESERVING else int(row.credits)
-    return counts, unsettled
+        overdue += int(row.overdue)
+    return counts, unsettled, overdue
 
 
 async def _ends(connection: AsyncConnection, since: datetime) -> list[EndCount]:
@@ -169,20 +183,31 @@ async def _told_by(connection: AsyncConnection, since: datetime) -> dict[str, in
     return {row.ended_by: row.predictions for row in found}
 
 
-async def _orphans(connection: AsyncConnection, since: datetime) -> tuple[int, int]:
-    columns = tables.predictions.c
-    is_orphan = columns.role == literal_column("'ORPHAN'")
+async def _live_orphans(connection: AsyncConnection) -> int:
     live = await connection.execute(
         select(func.count())
         .select_from(tables.predictions)
-        .where(is_orphan, columns.ended_at.is_(None))
+        .where(_IS_ORPHAN, tables.predictions.c.ended_at.is_(None))
     )
+    return live.scalar_one()
+
+
+async def _watched_orphans(connection: AsyncConnection) -> int:
+    watched = await connection.execute(
+        select(func.count())
+        .select_from(tables.predictions)
+        .where(tables.predictions.c.due_at.is_not(None))
+    )
+    return watched.scalar_one()
+
+
+async def _orphans(connection: AsyncConnection, since: datetime) -> int:
     found = await connection.execute(
         select(func.count())
         .select_from(tables.predictions)
-        .where(is_orphan, columns.first_seen_at >= since)
+        .where(_IS_ORPHAN, tables.predictions.c.first_seen_at >= since)
     )
-    return live.scalar_one(), found.scalar_one()
+    return found.scalar_one()
 
 
 async def _gate(connection: AsyncConnection) -> tuple[datetime | None, str]:
@@ -195,3 +220,4 @@ async def _gate(connection: AsyncConnection) -> tuple[datetime | None, str]:
 
 
 _ORDER = {stage.value: place for place, stage in enumerate(Stage)}
+_IS_ORPHAN = tables.predictions.c.role == literal_column("'ORPHAN'")

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import bindparam, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,10 +37,11 @@ from services.generation.events import (
     SubmitUnknown,
     is_plan,
 )
+from services.generation.metrics import GenerationMetrics
 from services.generation.prediction import Prediction
 from services.generation.rows import generation_of, values_of
 from services.generation.saga import begin, step
-from services.generation.state import Generation
+from services.generation.state import Generation, Request
 from services.generation.timing import Timing
 from services.runtime.database import Database, read_clock
 from services.runtime.failpoints import failpoint
@@ -49,6 +50,8 @@ from services.runtime.group_commit import GroupCommit
 __all__ = ["Store", "transition", "write_back"]
 
 BATCH_MAX = 128
+_Step: TypeAlias = tuple[Generation, Generation, Event]
+"""A generation before and after an event."""
 
 
 class Store:
@@ -63,12 +66,17 @@ class Store:
         timing: Timing,
         on_change: Callable[[Generation], None],
         unfinished_max: int | None = None,
+        metrics: GenerationMetrics | None = None,
     ) -> None:
         self._unfinished_max = unfinished_max
         self._timing = timing
         self._on_change = on_change
+        self._metrics = metrics
+        self._steps: Sequence[_Step] = ()
+        self._orphans: Sequence[tuple[Request, Prediction]] = ()
+        self._told: Sequence[tuple[Generation, Deliver]] = ()
         self.writer: GroupCommit[Command, Answer] = GroupCommit(
-            database, self._apply, batch_max=BATCH_MAX
+            database, self._apply, batch_max=BATCH_MAX, wrote=self._wrote
         )
 
     async def begin(self, command: Begin) -> Begun:
@@ -80,6 +88,8 @@ class Store:
         assert isinstance(begun, Begun)
         if begun.created:
             self._on_change(begun.generation)
+            if self._metrics is not None:
+                self._metrics.created(begun.generation)
         return begun
 
     async def happen(self, command: Happen) -> Generation:
@@ -110,7 +120,20 @@ class Store:
             failpoint("create.before_commit")
         if any(isinstance(command, Deliver) for command in commands):
             failpoint("event.before_commit")
+        self._steps, self._orphans, self._told = batch.steps, batch.orphans, batch.told
         return answers
+
+    def _wrote(self, commands: int) -> None:
+        """Counts what the last batch has made durable."""
+        if self._metrics is None:
+            return
+        self._metrics.wrote(commands)
+        for before, after, event in self._steps:
+            self._metrics.stepped(before, after, event)
+        for request, prediction in self._orphans:
+            self._metrics.orphan_ended(request, prediction)
+        for generation, command in self._told:
+            self._metrics.told(generation, command.received_at)
 
 
 class _Batch:
@@ -127,6 +150,10 @@ class _Batch:
         self._before: dict[str, Generation] = {}
         self._now_is: dict[str, Generation] = {}
         self._booked: dict[str, str] = {}
+        self._ended: set[str] = set()
+        self.steps: list[_Step] = []
+        self.orphans: list[tuple[Request, Prediction]] = []
+        self.told: list[tuple[Generation, Deliver]] = []
         self._seeds: dict[tuple[str, int], int] = {}
         self._transitions: list[dict[str, Any]] = []
         self._dispositions: list[dict[str, Any]] = []
@@ -235,6 +262,10 @@ class _Batch:
                 self._bookings.record(
                     generation.generation_id, AttemptRecord(command.attempt, "CREATED")
                 )
+            if prediction.is_final and ruling.event is not None:
+                self.told.append((after or generation, command))
+            if prediction.is_final and after is generation:
+                self._note_orphan(prediction, generation)
         self._dispositions.append(_event_columns(key) | {"new_disposition": disposition.value})
         return Delivered(disposition, after if after is not generation else None)
 
@@ -257,11 +288,18 @@ class _Batch:
                 pass
         if after is generation:
             return generation
+        self.steps.append((generation, after, event))
         if after.stage is not generation.stage:
             self._transitions.append(transition(generation, after, event, self._now))
             self._bookings.give_up(generation, after)
         self._now_is[after.generation_id] = after
         return after
+
+    def _note_orphan(self, prediction: Prediction, generation: Generation) -> None:
+        """Notes that a prediction has ended which changes nothing any more."""
+        if prediction.job_id not in self._ended:
+            self._ended.add(prediction.job_id)
+            self.orphans.append((generation.request, prediction))
 
     def _book(
         self, prediction: Prediction, generation_id: str, attempt: int, source: Source, role: str
@@ -282,6 +320,7 @@ class _Batch:
                     self._now,
                     self._timing,
                     b.retry_of,
+                    b.traceparent,
                 )
             )
             for _, b in sorted(begins.items())
@@ -324,9 +363,14 @@ class _Batch:
         if job_ids:
             columns = tables.predictions.c
             found = await self._connection.execute(
-                select(columns.job_id, columns.generation_id).where(columns.job_id.in_(job_ids))
+                select(columns.job_id, columns.generation_id, columns.ended_at).where(
+                    columns.job_id.in_(job_ids)
+                )
             )
-            self._booked.update({row.job_id: row.generation_id for row in found})
+            for row in found:
+                self._booked[row.job_id] = row.generation_id
+                if row.ended_at is not None:
+                    self._ended.add(row.job_id)
 
     async def _load_seeds(self, delivers: Sequence[Deliver]) -> None:
         keys = {(d.generation_id, d.attempt) for d in delivers if d.generation_id}

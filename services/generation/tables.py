@@ -110,6 +110,7 @@ generations = Table(
     Column("deleted_at", Instant, comment="When its user deleted it."),
     Column("updated_at", Instant, nullable=False, comment="When a user could see a change."),
     Column("version", Int64, nullable=False, comment="Counts those changes, from 1."),
+    Column("traceparent", Text, comment="The trace of its create; null = none."),
     CheckConstraint("length(generation_id) = 36", name="generation_id"),
     CheckConstraint("length(user_id) BETWEEN 1 AND 64", name="user_id"),
     CheckConstraint(_one_of("kind", Kind), name="kind"),

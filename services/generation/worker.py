@@ -5,12 +5,15 @@ when its lease ends, and a worker takes it up like anything else.
 """
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from structlog.contextvars import bind_contextvars
 
 from services.generation.claims import Attempt, Claims
 from services.generation.commands import AttemptRecord, Happen
@@ -26,6 +29,7 @@ from services.generation.timing import Timing
 from services.runtime.errors import ServiceError, ServiceFailed
 from services.runtime.failpoints import failpoint
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import CallSpan, resume_trace, spanning
 
 __all__ = ["Lane", "Worker", "lanes_of"]
 
@@ -230,13 +234,17 @@ class Worker:
         now = generation.stage_since  # The claim's time by the database.
         event: Event
         failpoint("submit.claimed")
-        try:
-            event, record = await self._submission.submit(generation, attempt, now, send_before)
-        except Exception:
-            # A defect of ours; whether it came before or after the create was sent, nobody knows.
-            logger.exception("submit failed", generation_id=generation.generation_id)
-            event = SubmitUnknown(attempt.attempt)
-            record = AttemptRecord(attempt.attempt, "UNKNOWN", detail="a defect; the log has it")
+        with _step(generation) as span:
+            try:
+                event, record = await self._submission.submit(generation, attempt, now, send_before)
+            except Exception:
+                # A defect of ours; whether it came before or after the create was sent, nobody
+                # knows.
+                logger.exception("submit failed", generation_id=generation.generation_id)
+                event = SubmitUnknown(attempt.attempt)
+                lost = "a defect; the log has it"
+                record = AttemptRecord(attempt.attempt, "UNKNOWN", detail=lost)
+            _tell(span, event)
         failpoint("submit.answered")
         # Unlike every other effect this one is never done again, so its outcome is kept until it
         # can be written, for as long as this process lives.
@@ -247,24 +255,31 @@ class Worker:
 
     async def _work(self, generation: Generation, effect_s: float) -> None:
         """Does the effect of a stage and writes back how it ended."""
-        try:
-            async with asyncio.timeout(effect_s):
-                failpoint(f"{generation.stage}.claimed")
-                event = await self._effects.do(generation, self._poll_after_s)
-                failpoint(f"{generation.stage}.answered")
-        except TimeoutError:
-            event = EffectFailed(generation.stage, is_outage=True)
-        except Exception:
-            # A defect, of ours or of a library: after eight in a row the generation is parked.
-            logger.exception(
-                "effect failed", generation_id=generation.generation_id, stage=generation.stage
-            )
-            event = EffectFailed(generation.stage, is_outage=False)
+        with _step(generation) as span:
+            event = await self._do(generation, effect_s)
+            _tell(span, event)
         record = None
         if isinstance(event, Woken) and generation.stage is Stage.SUBMITTING:
             # Whoever sent the create died before it was answered, so it is looked for from now on.
             record = AttemptRecord(generation.attempt, "UNKNOWN", detail="nobody told its outcome")
         await self._write_back(generation, event, record)
+
+    async def _do(self, generation: Generation, effect_s: float) -> Event:
+        """Returns how the effect of a stage ended."""
+        try:
+            async with asyncio.timeout(effect_s):
+                failpoint(f"{generation.stage}.claimed")
+                event = await self._effects.do(generation, self._poll_after_s)
+                failpoint(f"{generation.stage}.answered")
+                return event
+        except TimeoutError:
+            return EffectFailed(generation.stage, is_outage=True)
+        except Exception:
+            # A defect, of ours or of a library: after eight in a row the generation is parked.
+            logger.exception(
+                "effect failed", generation_id=generation.generation_id, stage=generation.stage
+            )
+            return EffectFailed(generation.stage, is_outage=False)
 
     async def _end_orphan(self, orphan: Orphan) -> None:
         try:
@@ -330,6 +345,32 @@ class Worker:
                 why=after.park_reason,
             )
         return True
+
+
+@contextlib.contextmanager
+def _step(generation: Generation) -> Iterator[CallSpan | None]:
+    """Has the log and the trace of its create say which generation is worked on.
+
+    A poll is no step, and there are many.
+    """
+    bind_contextvars(generation_id=generation.generation_id, user_id=generation.user_id)
+    resume_trace(generation.traceparent)
+    if generation.traceparent is None or generation.stage is Stage.RUNNING:
+        yield None
+        return
+    with spanning(
+        f"generation {generation.stage}",
+        traceparent=generation.traceparent,
+        attributes={"reelworks.generation_id": generation.generation_id},
+    ) as span:
+        yield span
+
+
+def _tell(span: CallSpan | None, event: Event) -> None:
+    if span is not None:
+        span.tell(reelworks__event=type(event).__name__)
+        if isinstance(event, EffectFailed | SubmitUnknown):
+            span.fail(type(event).__name__)
 
 
 def _clock() -> datetime:

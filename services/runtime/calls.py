@@ -8,7 +8,6 @@ there is room, whether there is time, and whether the request makes sense.
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,7 +23,6 @@ from services.runtime.errors import (
     DeadlineExceeded,
     FieldViolation,
     InvalidRequest,
-    NotAllowed,
     Overloaded,
     ServiceError,
     ServiceFailed,
@@ -33,7 +31,7 @@ from services.runtime.errors import (
 from services.runtime.telemetry import get_logger
 from services.runtime.validation import Validator
 
-__all__ = ["Call", "remaining_s", "server_interceptors"]
+__all__ = ["Around", "Call", "remaining_s", "server_interceptors"]
 
 DEADLINE_MARGIN_S = 0.02
 """With less time left than this, no answer would arrive in time."""
@@ -51,28 +49,6 @@ def remaining_s() -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def server_interceptors(
-    domain: str,
-    validator: Validator,
-    calls_max: int,
-    streams_max: int,
-    request_bytes_max: Mapping[str, int],
-) -> Sequence[grpc.aio.ServerInterceptor]:
-    """Returns the interceptors of a server whose errors belong to `domain`, outermost first.
-
-    `request_bytes_max` has the methods whose requests may be larger than REQUEST_BYTES_MAX.
-    """
-    return [
-        _Interceptor(_telemetry),
-        _Interceptor(functools.partial(_errors, domain)),
-        _Interceptor(_identity),
-        _Interceptor(_Admission(calls_max, streams_max).admit),
-        _Interceptor(_deadlines),
-        _Interceptor(functools.partial(_validation, validator)),
-        _Sizes(request_bytes_max),
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call being answered."""
@@ -85,13 +61,39 @@ class Call:
     """Whether it answers with a stream."""
 
 
-_Around = Callable[[Call], AbstractAsyncContextManager[None]]
+Around = Callable[[Call], AbstractAsyncContextManager[None]]
+"""What happens around a call; to keep it from its handler, it raises."""
+
+
+def server_interceptors(
+    domain: str,
+    telemetry: Around,
+    identity: Around,
+    validator: Validator,
+    calls_max: int,
+    streams_max: int,
+    request_bytes_max: Mapping[str, int],
+) -> Sequence[grpc.aio.ServerInterceptor]:
+    """Returns the interceptors of a server whose errors belong to `domain`, outermost first.
+
+    `telemetry` looks at all that happens; `identity` lets calls in, or raises. `request_bytes_max`
+    has the methods whose requests may be larger than REQUEST_BYTES_MAX.
+    """
+    return [
+        _Interceptor(telemetry),
+        _Interceptor(functools.partial(_errors, domain)),
+        _Interceptor(identity),
+        _Interceptor(_Admission(calls_max, streams_max).admit),
+        _Interceptor(_deadlines),
+        _Interceptor(functools.partial(_validation, validator)),
+        _Sizes(request_bytes_max),
+    ]
 
 
 class _Interceptor(grpc.aio.ServerInterceptor):
     """Runs a context manager around each call; gRPC's own methods (health, reflection) pass."""
 
-    def __init__(self, around: _Around) -> None:
+    def __init__(self, around: Around) -> None:
         self._around = around
         self._wrapped: dict[str, Any] = {}
 
@@ -161,22 +163,6 @@ class _Sizes(grpc.aio.ServerInterceptor):
 
 
 @contextlib.asynccontextmanager
-async def _telemetry(call: Call) -> AsyncIterator[None]:
-    """Logs how a call ended and how long it took."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        code = call.context.code()
-        logger.debug(
-            "call",
-            method=call.method,
-            code=grpc.StatusCode.OK.name if not code else getattr(code, "name", code),
-            milliseconds=round((time.monotonic() - began) * 1000, 1),
-        )
-
-
-@contextlib.asynccontextmanager
 async def _errors(domain: str, call: Call) -> AsyncIterator[None]:
     """Ends a call that raised with the status that tells its caller why."""
     try:
@@ -200,37 +186,14 @@ async def _errors(domain: str, call: Call) -> AsyncIterator[None]:
 
 
 async def _abort(call: Call, error: ServiceError, domain: str) -> None:
-    if error.log_level > logging.INFO:
-        logger.log(error.log_level, "call refused", method=call.method, reason=error.reason)
+    # A service that leaves tells each of its streams so, without a reason; no trouble in that.
+    if error.log_level > logging.INFO and error.reason:
+        caller = {key: error.metadata[key] for key in ("role",) if key in error.metadata}
+        logger.log(
+            error.log_level, "call refused", method=call.method, reason=error.reason, **caller
+        )
     status = rpc_status.to_status(to_status(error, domain))
     await call.context.abort(status.code, status.details, status.trailing_metadata)
-
-
-@contextlib.asynccontextmanager
-async def _identity(call: Call) -> AsyncIterator[None]:
-    """Lets in who is known: in plaintext, a caller on this machine, who is the operator."""
-    peer: str = call.context.peer()
-    if not _is_local(peer):
-        raise NotAllowed(
-            "CALLER_NOT_ALLOWED",
-            "Plaintext calls are answered on this machine only.",
-            role="unknown",
-            method=call.method,
-        )
-    yield
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_local(peer: str) -> bool:
-    """Tells whether gRPC's name of a peer (`ipv4:127.0.0.1:4711`, `unix:`) is this machine's."""
-    kind, _, rest = peer.partition(":")
-    if kind == "unix":
-        return True
-    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Admission:

@@ -1,14 +1,9 @@
-"""Measures what a process does, and shows it to Prometheus on a port of its own.
-
-Every name of every service is declared here, so that rules and dashboards can be checked against
-one list. No label ever holds an id, an address or words that people wrote.
-"""
+"""Measures what a process does, and shows it to Prometheus on a port of its own."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import AsyncIterator
+from typing import Self
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,83 +17,22 @@ from prometheus_client import (
     start_http_server,
 )
 
+from services.runtime.measures import DECLARED, PREFIX, Kind, Measure
 from services.runtime.settings import exit_with, split_address
 
-__all__ = ["DECLARED", "PREFIX", "Kind", "Measure", "Metrics", "serving_metrics"]
+__all__ = [
+    "DECLARED",
+    "OTHER",
+    "PREFIX",
+    "CallMetrics",
+    "Kind",
+    "Measure",
+    "Metrics",
+    "serving_metrics",
+]
 
-PREFIX = "reelworks_"
-
-_QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-_ROWS = (1, 2, 5, 10, 20, 50, 100, 200)
-
-
-class Kind(StrEnum):
-    """How a measure behaves over time."""
-
-    COUNTER = "counter"
-    """Only grows, from 0 at the start of the process."""
-    GAUGE = "gauge"
-    """Goes up and down."""
-    HISTOGRAM = "histogram"
-    """Counts observations by size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Something that a process measures."""
-
-    kind: Kind
-    help: str
-    """What it says, with its unit."""
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = _QUICK_S
-    """Upper bounds; of a histogram only."""
-
-
-DECLARED: Mapping[str, Measure] = {
-    "webhook_requests_total": Measure(
-        Kind.COUNTER, "Answers to webhooks, by HTTP status.", ("answer",)
-    ),
-    "webhook_broken_requests_total": Measure(
-        Kind.COUNTER, "Connections that were ended since what came was no HTTP."
-    ),
-    "webhook_connections_refused_total": Measure(
-        Kind.COUNTER, "Connections that were ended at once, since too many were open."
-    ),
-    "webhook_rejected_total": Measure(
-        Kind.COUNTER, "Webhooks whose signature was not accepted, by reason.", ("reason",)
-    ),
-    "webhook_query_total": Measure(
-        Kind.COUNTER, "Genuine webhooks, by what the query of their address proved.", ("verdict",)
-    ),
-    "webhook_ack_seconds": Measure(
-        Kind.HISTOGRAM, "From the headers of a webhook to its acknowledgement, 200 only."
-    ),
-    "webhook_batch_rows": Measure(
-        Kind.HISTOGRAM, "Rows written in one database transaction.", buckets=_ROWS
-    ),
-    "webhook_store_seconds": Measure(
-        Kind.HISTOGRAM, "From a verified webhook to its durable row, the wait included."
-    ),
-    "webhook_duplicates_total": Measure(Kind.COUNTER, "Webhooks that were stored before."),
-    "webhook_pending": Measure(Kind.GAUGE, "Events that generation has not recorded yet."),
-    "webhook_oldest_pending_seconds": Measure(
-        Kind.GAUGE, "Age of the oldest of them; 0 without any."
-    ),
-    "webhook_deliveries_total": Measure(
-        Kind.COUNTER,
-        "Tries to deliver, by generation's status and what it did.",
-        ("code", "disposition"),
-    ),
-    "webhook_dead": Measure(Kind.GAUGE, "Events that wait for a person."),
-    "webhook_last_received_timestamp": Measure(
-        Kind.GAUGE, "When the last genuine webhook came, in seconds since 1970; 0 before the first."
-    ),
-    "webhook_secret_number_total": Measure(
-        Kind.COUNTER, "Verified webhooks, by the secret that had signed them.", ("number",)
-    ),
-}
-"""All measures, by name without `PREFIX`."""
+OTHER = "other"
+"""Stands in a label for what this process does not know."""
 
 
 class Metrics:
@@ -132,6 +66,33 @@ class Metrics:
             buckets=measure.buckets,
             registry=self.registry,
         )
+
+
+class CallMetrics:
+    """Measures how long gRPC calls took, by method and status, on one side of them."""
+
+    def __init__(self, seconds: Histogram) -> None:
+        self._seconds = seconds
+        self._known: dict[tuple[str, str], Histogram] = {}
+
+    @classmethod
+    def of_server(cls, metrics: Metrics) -> Self:
+        """Measures the calls that this process answers."""
+        return cls(metrics.histogram("rpc_server_seconds"))
+
+    @classmethod
+    def of_clients(cls, metrics: Metrics) -> Self:
+        """Measures the calls that this process makes."""
+        return cls(metrics.histogram("rpc_client_seconds"))
+
+    def ended(self, method: str, code: str, seconds: float) -> None:
+        """Counts a call of `/package.Service/Method`, which a server or a stub has."""
+        known = self._known.get((method, code))
+        if known is None:
+            service, _, name = method.removeprefix("/").partition("/")
+            known = self._seconds.labels(service.rpartition(".")[2], name, code)
+            self._known[method, code] = known
+        known.observe(seconds)
 
 
 @contextlib.asynccontextmanager

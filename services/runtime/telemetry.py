@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import structlog
 
+from services.runtime.tracing import add_trace_ids
+
 __all__ = ["LogFormat", "LogLevel", "configure_log", "get_logger"]
 
 LogFormat = Literal["console", "json"]
@@ -31,6 +33,8 @@ def configure_log(
     renderer: list[Any]
     # Stacks without the values of variables, which may be secrets or what people wrote.
     if log_format == "json":
+        # On a terminal they would hide what is said.
+        shared.append(add_trace_ids)
         stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderer = [
             structlog.processors.ExceptionRenderer(stacks),

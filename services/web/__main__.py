@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import sys
 
+from services.runtime.metrics import Metrics, serving_metrics
 from services.runtime.program import collect_rarely, run_program
 from services.runtime.settings import exit_with, load_settings, split_address
 from services.runtime.telemetry import get_logger
@@ -42,7 +43,11 @@ async def serve(settings: WebSettings, leave: asyncio.Event) -> None:
     )
     with listener:
         try:
-            async with wired(settings) as parts:
+            metrics = Metrics()
+            async with (
+                serving_metrics(metrics, settings.metrics_address),
+                wired(settings, metrics) as parts,
+            ):
                 server = WebServer(
                     create_app(parts), limits, settings.grace_s, settings.forwarded_allow_ips
                 )

@@ -23,7 +23,6 @@ from services.web.routes import (
     uploads,
 )
 from services.web.routes import credits as money
-from services.web.settings import WebSettings
 
 __all__ = ["create_app"]
 
@@ -52,9 +51,9 @@ def create_app(parts: Parts) -> FastAPI:
         static_url=f"{DOCS_PATH}/files",
         # Programs that are made from the description call routes what we call them.
         generate_unique_id_function=lambda route: route.name,
-        middleware=_layers(parts.settings),
-        # Spans of the framework's own steps would be four a request.
-        telemetry={"operation_spans": False},
+        middleware=_layers(parts),
+        # Ours say less, and nothing that people wrote.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # An address is one thing; the other spelling is not found.
         redirect_slashes=False,
     )
@@ -67,10 +66,13 @@ def create_app(parts: Parts) -> FastAPI:
     return app
 
 
-def _layers(settings: WebSettings) -> list[Middleware]:
+def _layers(parts: Parts) -> list[Middleware]:
     """Returns what is around all routes, outermost first."""
+    settings = parts.settings
     return [
-        Middleware(SecurityHeaders, media_origins=settings.media_origin_list),
+        Middleware(
+            SecurityHeaders, media_origins=settings.media_origin_list, metrics=parts.metrics
+        ),
         # Inside of the headers, so that a failure has them too.
         Middleware(Guard),
         Middleware(Hosts, settings=settings),

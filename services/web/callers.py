@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
+from structlog.contextvars import bind_contextvars
 
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
@@ -62,6 +63,7 @@ async def signed_in(
     """
     given = request.headers.getlist("authorization")
     caller = await _by_token(parts, given) if given else _by_cookie(request, parts)
+    bind_contextvars(user_id=caller.user_id)
     try:
         await parts.accounts.open(caller.user_id)
     except ServiceError as error:

@@ -1,6 +1,5 @@
 """Gives every answer an id and the headers that keep browsers from being talked into anything."""
 
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import CallSpan, begin_request
+from services.web.metrics import METHODS, WebMetrics
 
 __all__ = [
     "DOCS_PATH",
@@ -28,7 +29,9 @@ DOCS_POLICY = (
 )
 """The documentation's page has its script in it; nothing that people wrote is ever shown there."""
 EVENTS_PATH = "/api/events"
-TRACE_BYTES = 16
+PROBES_PATH = "/healthz/"
+FAILURE = 500
+"""From this status on, it is we who failed."""
 
 logger = get_logger(__name__)
 
@@ -57,8 +60,14 @@ def trace_id_of(connection: HTTPConnection) -> str:
 class SecurityHeaders:
     """The outermost layer of the app. It holds nothing back, so streams stay streams."""
 
-    def __init__(self, app: ASGIApp, media_origins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        media_origins: Sequence[str] = (),
+        metrics: WebMetrics | None = None,
+    ) -> None:
         self._app = app
+        self._metrics = metrics or WebMetrics()
         self._page_policy = content_policy(media_origins).encode()
         self._docs_policy = DOCS_POLICY.encode()
 
@@ -67,10 +76,14 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, scope, self._policy(scope["path"]))
+        # A stream lasts for as long as somebody looks, and probes come all the time.
+        is_stream = scope["path"] == EVENTS_PATH
+        is_told = not is_stream and not scope["path"].startswith(PROBES_PATH)
+        span = begin_request(scope["method"], is_told=is_told)
+        answer = _Answer(send, scope, self._policy(scope["path"]), span.trace_id)
         inner: dict[str, Any] = dict(scope)
         # A stream of events has no end, and no length that HEAD could tell.
-        if scope["method"] == "HEAD" and scope["path"] != EVENTS_PATH:
+        if scope["method"] == "HEAD" and not is_stream:
             inner["method"] = "GET"
             inner["state"]["is_head"] = answer.is_head = True
         began = time.monotonic()
@@ -78,12 +91,18 @@ class SecurityHeaders:
             try:
                 await self._app(inner, receive, answer.send)
             finally:
+                took_s = time.monotonic() - began
+                if is_told:
+                    route = getattr(inner.get("route"), "path", None)
+                    self._metrics.answered(route, scope["method"], answer.status, took_s)
+                    _tell(span, route, scope["method"], answer.status)
+                span.end()
                 logger.debug(
                     "answered",
                     method=scope["method"],
                     path=scope["path"],
                     status=answer.status,
-                    milliseconds=round((time.monotonic() - began) * 1000, 1),
+                    milliseconds=round(took_s * 1000, 1),
                 )
 
     def _policy(self, path: str) -> bytes:
@@ -91,12 +110,22 @@ class SecurityHeaders:
         return self._docs_policy if is_docs else self._page_policy
 
 
+def _tell(span: CallSpan, route: str | None, method: str, status: int) -> None:
+    known = method if method in METHODS else "HTTP"
+    span.rename(f"{known} {route}" if route else known)
+    span.tell(
+        http__request__method=known, http__route=route or "", http__response__status_code=status
+    )
+    if status >= FAILURE:
+        span.fail(str(status))
+
+
 class _Answer:
     """One answer on its way out."""
 
-    def __init__(self, send: Send, scope: Scope, policy: bytes) -> None:
+    def __init__(self, send: Send, scope: Scope, policy: bytes, trace_id: str) -> None:
         state = scope.setdefault("state", {})
-        self.trace_id = state["trace_id"] = secrets.token_hex(TRACE_BYTES)
+        self.trace_id = state["trace_id"] = trace_id
         self.status = 0
         self.is_head = False
         self._send = send

@@ -12,6 +12,7 @@ from services.client.credits import Balance, CreditsClient
 from services.client.generations import Generation, GenerationClient, Status
 from services.runtime.errors import ServiceError, Unavailable
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import leave_trace
 from services.web.event_ids import SKEW, parse_position
 from services.web.mailbox import Mailbox
 from services.web.subscription import PAUSE_S_MAX, PAUSE_S_MIN, Subscription, jittered_s
@@ -346,6 +347,7 @@ def _context_of(user_id: str) -> Context:
     """Returns what the log is told of a watch, which outlives the request that it began with."""
     context = copy_context()
     context.run(unbind_contextvars, "trace_id")
+    context.run(leave_trace)
     context.run(bind_contextvars, user_id=user_id)
     return context
 

@@ -14,7 +14,7 @@ from services.web.accounts import Accounts
 from services.web.hub import Hub
 from services.web.identity import Identity
 from services.web.image_places import ImagePlaces
-from services.web.presence import Presence
+from services.web.metrics import WebMetrics
 from services.web.rates import Limits
 from services.web.sessions import Sessions
 from services.web.settings import WebSettings
@@ -40,8 +40,6 @@ class Parts:
     """Who has an account."""
     limits: Limits
     """How often who may do what."""
-    presence: Presence
-    """Which services are away."""
     hub: Hub
     """What happens to whom, live."""
     storage: Storage | None
@@ -52,6 +50,8 @@ class Parts:
     """Set when the process leaves: what has no end of its own ends then."""
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set some time before: balancers should look away, requests are still answered."""
+    metrics: WebMetrics = field(default_factory=WebMetrics)
+    """What is measured of all this."""
     image_places: ImagePlaces = field(default_factory=ImagePlaces)
     """How many images are taken at once."""
 

@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.runtime.program import ProcessSettings
-from services.runtime.settings import DAY_S, HostAndPort, Settings, http_address, is_loopback
+from services.runtime.settings import (
+    DAY_S,
+    OR_FILE,
+    HostAndPort,
+    PeerAddress,
+    Settings,
+    http_address,
+    is_loopback,
+)
 
 __all__ = ["DevelopmentSettings", "SignIn", "WebSettings"]
 
@@ -60,10 +68,11 @@ class WebSettings(DevelopmentSettings, ProcessSettings):
 
     address: HostAndPort = "127.0.0.1:8080"
     """Where it answers HTTP: `host:port`. TLS ends at the proxy in front of it."""
-    credits_address: str
-    """Where credits answers: `host:port` or any other gRPC target."""
-    generation_address: str
-    """Where generation answers: `host:port` or any other gRPC target."""
+    credits_address: PeerAddress
+    """Where credits answers: `host:port` or any other gRPC target; without certificates, on this
+    machine."""
+    generation_address: PeerAddress
+    """Where generation answers, likewise."""
     callback_keys_file: Path
     """File with the keys that addresses of media are signed with: one in base64 a line."""
     session_keys_file: Path
@@ -83,13 +92,13 @@ class WebSettings(DevelopmentSettings, ProcessSettings):
     one, the public one too if there is one, and no proxy is named."""
     supabase_url: HttpAddress | None = None
     """Where Supabase answers, without `/auth`."""
-    supabase_jwt_secret: SecretStr | None = None
+    supabase_jwt_secret: Annotated[SecretStr | None, OR_FILE] = None
     """The key that Supabase signs with; for `secret`."""
-    supabase_anon_key: SecretStr | None = None
+    supabase_anon_key: Annotated[SecretStr | None, OR_FILE] = None
     """The key that Supabase lets apps in with. None: people cannot sign in by password."""
     jwt_issuer: str | None = None
     """Who has to have issued tokens. None: what is at the Supabase address."""
-    rate_limit_url: Annotated[str, AfterValidator(_is_rate_limit_url)] = "memory://"
+    rate_limit_url: Annotated[str, OR_FILE, AfterValidator(_is_rate_limit_url)] = "memory://"
     """Where rates are counted: `memory://`, each replica by itself, or `async+redis://host`."""
     creates_per_minute: Rate = 10
     """Generations that a user may start."""

@@ -12,16 +12,18 @@ from joserfc.jwk import OctKey
 from services.client.credits import CreditsClient
 from services.client.generations import GenerationClient
 from services.runtime.callback import parse_keys
+from services.runtime.metrics import Metrics
 from services.runtime.settings import is_loopback
 from services.runtime.storage import Storage, open_storage
 from services.runtime.telemetry import get_logger
+from services.runtime.tls import open_certificates
 from services.web.accounts import Accounts
 from services.web.development import ISSUER, development_key
 from services.web.hub import Hub
 from services.web.identity import Identity, Supabase
 from services.web.keys import PublishedKeys
+from services.web.metrics import WebMetrics
 from services.web.parts import Parts
-from services.web.presence import Presence
 from services.web.rates import Limits, Rate
 from services.web.sessions import Sessions
 from services.web.settings import WebSettings
@@ -42,8 +44,9 @@ class WrongSetting(Exception):
 
 
 @contextlib.asynccontextmanager
-async def wired(settings: WebSettings) -> AsyncIterator[Parts]:
+async def wired(settings: WebSettings, measured: Metrics | None = None) -> AsyncIterator[Parts]:
     """Gives the parts of a web service; raises WrongSetting."""
+    metrics = WebMetrics(measured)
     session_keys = _keys("SESSION_KEYS_FILE", settings.session_keys_file)
     media_keys = _keys("CALLBACK_KEYS_FILE", settings.callback_keys_file)
     async with contextlib.AsyncExitStack() as stack:
@@ -53,8 +56,13 @@ async def wired(settings: WebSettings) -> AsyncIterator[Parts]:
         storage = _storage(settings)
         if storage is not None:
             stack.callback(storage.close)
-        credits_client = await stack.enter_async_context(CreditsClient(settings.credits_address))
-        generations = await stack.enter_async_context(GenerationClient(settings.generation_address))
+        certificates = open_certificates(settings)
+        credits_client = await stack.enter_async_context(
+            CreditsClient(settings.credits_address, certificates, metrics.calls)
+        )
+        generations = await stack.enter_async_context(
+            GenerationClient(settings.generation_address, certificates, metrics.calls)
+        )
         accounts = Accounts(credits_client)
         stack.push_async_callback(accounts.close)
         draining = asyncio.Event()
@@ -68,11 +76,11 @@ async def wired(settings: WebSettings) -> AsyncIterator[Parts]:
             sessions=Sessions(session_keys, is_secure=settings.is_secure),
             accounts=accounts,
             limits=limits,
-            presence=Presence(credits_client, generations),
             hub=hub,
             storage=storage,
             media_keys=media_keys,
             draining=draining,
+            metrics=metrics,
         )
 
 

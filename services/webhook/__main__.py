@@ -11,14 +11,16 @@ from reelworks.webhook.v1 import webhook_pb2_grpc
 from services.runtime.callback import parse_keys
 from services.runtime.channel import connect
 from services.runtime.database import Database
-from services.runtime.metrics import Metrics, serving_metrics
-from services.runtime.migrations import open_migrated
+from services.runtime.metrics import CallMetrics, Metrics, serving_metrics
+from services.runtime.migrations import open_migrated, require_newest
 from services.runtime.process import run_service
 from services.runtime.program import collect_rarely
 from services.runtime.server import ServedService, Server
 from services.runtime.settings import exit_with, split_address
 from services.runtime.telemetry import get_logger
+from services.runtime.tls import open_certificates
 from services.webhook.backlog import BacklogWatch
+from services.webhook.callers import CALLERS
 from services.webhook.events import Events
 from services.webhook.forwarder import DEADLINES_S, MESSAGE_BYTES_MAX, Forwarder, Timing
 from services.webhook.inbox import Inbox
@@ -34,6 +36,7 @@ from services.webhook.secret_source import (
 )
 from services.webhook.servicer import DOMAIN, SERVICE_NAME, WebhookServicer
 from services.webhook.settings import WebhookSettings
+from services.webhook.traces import Traces
 
 __all__ = ["main"]
 
@@ -52,7 +55,7 @@ async def serve(settings: WebhookSettings, leave: asyncio.Event) -> None:
     secrets = _secret_source(settings)
     callback_keys = _callback_keys(settings)
     metrics = Metrics()
-    database = await open_migrated(settings.database_url, SERVICE)
+    database = await open_migrated(settings, SERVICE, leave)
     try:
         async with serving_metrics(metrics, settings.metrics_address):
             parts = _Parts(settings, leave, database, secrets, callback_keys, metrics)
@@ -79,18 +82,31 @@ class _Parts:
         self._leave = leave
         self._stopping = asyncio.Event()
         self._secrets = secrets
-        measures = WebhookMetrics(metrics)
+        measures, traces = WebhookMetrics(metrics), Traces()
+        measures.watch_pool(database)
         self._inbox = inbox = Inbox(database, arrived, wrote=measures.wrote)
         self._ingress = Ingress(
-            inbox, secrets, callback_keys, settings.environment, metrics=measures
+            inbox,
+            secrets,
+            callback_keys,
+            settings.environment,
+            metrics=measures,
+            traces=traces,
         )
-        self._channel = connect(settings.generation_address, DEADLINES_S, MESSAGE_BYTES_MAX)
+        self._channel = connect(
+            settings.generation_address,
+            DEADLINES_S,
+            MESSAGE_BYTES_MAX,
+            certificates=open_certificates(settings),
+            measured=CallMetrics.of_clients(metrics),
+        )
         self._forwarder = Forwarder(
             inbox,
             PredictionEventServiceStub(self._channel),
             arrived,
             timing=Timing(lease_s=settings.lease_s),
             metrics=measures,
+            traces=traces,
         )
         self._events = events = Events(database, arrived.set)
         self._backlog = BacklogWatch(events, measures)
@@ -114,8 +130,11 @@ class _Parts:
             ],
             leave=leave,
             stopping=self._stopping,
+            callers=CALLERS,
+            examine=lambda: require_newest(database, SERVICE),
             checks=CHECKS,
             message_bytes_max=MESSAGE_BYTES_MAX,
+            metrics=metrics,
         )
 
     async def serve(self) -> None:

@@ -8,13 +8,16 @@ from typing import assert_never
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from reelworks.generation.v1 import prediction_event_pb2, prediction_event_pb2_grpc
+from structlog.contextvars import bind_contextvars
 
 from services.runtime.errors import ServiceError
 from services.runtime.failpoints import failpoint
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import resume_trace
 from services.webhook.inbox import ClaimedEvent, Inbox, Settlement
 from services.webhook.metrics import WebhookMetrics
 from services.webhook.tables import State
+from services.webhook.traces import Traces
 
 __all__ = ["DEADLINES_S", "MESSAGE_BYTES_MAX", "Answer", "Forwarder", "Timing", "settlement_of"]
 
@@ -110,6 +113,7 @@ class Forwarder:
         *,
         timing: Timing | None = None,
         metrics: WebhookMetrics | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """Takes `arrived`, which somebody sets when there is an event to deliver."""
         self._inbox = inbox
@@ -117,6 +121,7 @@ class Forwarder:
         self._wake = arrived
         self._timing = timing or Timing()
         self._metrics = metrics or WebhookMetrics()
+        self._traces = traces or Traces()
         self._calls_in_flight = 0
         self._more_are_due = False
         # Until it has answered, generation is taken to be away.
@@ -187,6 +192,8 @@ class Forwarder:
     async def _deliver(self, event: ClaimedEvent) -> None:
         try:
             failpoint("forward.claimed")
+            resume_trace(self._traces.take(event.webhook_id))
+            bind_contextvars(webhook_id=event.webhook_id, generation_id=event.generation_id)
             answer = await self._call(event)
             failpoint("forward.answered")
             self._metrics.delivered(*_labels(answer))

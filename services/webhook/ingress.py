@@ -12,15 +12,19 @@ from aiohttp import HttpVersion11, web
 from services.runtime.callback import Verdict, read_query
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
+from services.runtime.tracing import begin_request, is_tracing
 from services.webhook.connections import Acknowledgement, ConnectionServer
 from services.webhook.inbox import Inbox, ReceivedEvent
 from services.webhook.metrics import WebhookMetrics
 from services.webhook.secret_source import SecretSource
 from services.webhook.signature import BadSignature, Reason, Verified, verify
+from services.webhook.traces import Traces
 
 __all__ = ["HEALTH_PATH", "WEBHOOK_PATH", "Ingress", "Limits"]
 
 WEBHOOK_PATH = "/api/webhooks/replicate"
+FAILURE = 500
+"""From this status on, it is we who failed."""
 HEALTH_PATH = "/healthz"
 HEADERS_KEPT = (
     "webhook-id",
@@ -77,6 +81,7 @@ class Ingress:
         *,
         limits: Limits | None = None,
         metrics: WebhookMetrics | None = None,
+        traces: Traces | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._inbox = inbox
@@ -85,6 +90,7 @@ class Ingress:
         self._environment = environment
         self._limits = limits = limits or Limits()
         self._metrics = metrics or WebhookMetrics()
+        self._traces = traces or Traces()
         self._clock = clock
         self._known = _Lane(limits.known_requests_max, limits.known_bytes_max, status=503)
         self._others = _Lane(limits.other_requests_max, limits.other_bytes_max, status=429)
@@ -155,12 +161,25 @@ class Ingress:
 
     async def _receive(self, request: web.BaseRequest) -> web.Response:
         """Answers one webhook and counts the answer, unless the journal does."""
-        response = await self._take(request)
+        response = await (self._take_traced if is_tracing() else self._take)(request)
         if response is not _STORED:
             self._metrics.answered(response.status)
         elif not Acknowledgement.suits(request):
             return web.Response(text=STORED)
         return response
+
+    async def _take_traced(self, request: web.BaseRequest) -> web.Response:
+        span = begin_request(f"POST {WEBHOOK_PATH}")
+        status = FAILURE
+        try:
+            response = await self._take(request)
+            status = response.status
+            return response
+        finally:
+            span.tell(http__request__method="POST", http__response__status_code=status)
+            if status >= FAILURE:
+                span.fail(str(status))
+            span.end()
 
     async def _take(self, request: web.BaseRequest) -> web.Response:
         """Answers one webhook; the order of the checks is part of the contract."""
@@ -259,6 +278,8 @@ class Ingress:
     async def _store(self, event: ReceivedEvent) -> web.Response:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        if is_tracing():
+            self._traces.keep(event.webhook_id)
         try:
             is_new = await self._inbox.store(event)
         except ServiceError as error:

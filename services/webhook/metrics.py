@@ -2,10 +2,16 @@
 
 from datetime import datetime
 
+from services.runtime.callback import Verdict
+from services.runtime.database import Database
 from services.runtime.metrics import Metrics
 from services.webhook.events import Backlog
+from services.webhook.signature import Reason
 
 __all__ = ["WebhookMetrics"]
+
+ODD = ("ORPHAN", "UNMATCHED", "UNREADABLE")
+"""What generation answers to an event that changes none."""
 
 
 class WebhookMetrics:
@@ -14,6 +20,7 @@ class WebhookMetrics:
     def __init__(self, metrics: Metrics | None = None) -> None:
         """Takes the measures of the process; without them it counts for nobody."""
         metrics = metrics or Metrics()
+        self._pool_in_use = metrics.gauge("database_pool_in_use")
         self._requests = metrics.counter("webhook_requests_total")
         self._broken = metrics.counter("webhook_broken_requests_total")
         self._connections_refused = metrics.counter("webhook_connections_refused_total")
@@ -29,6 +36,17 @@ class WebhookMetrics:
         self._dead = metrics.gauge("webhook_dead")
         self._last_received = metrics.gauge("webhook_last_received_timestamp")
         self._secret_numbers = metrics.counter("webhook_secret_number_total")
+        # What begins at 1 has not grown, to whoever asks how fast it grows.
+        for verdict in Verdict:
+            self._queries.labels(verdict.value)
+        for reason in Reason:
+            self._rejected.labels(reason)
+        for disposition in ODD:
+            self._deliveries.labels("OK", disposition)
+
+    def watch_pool(self, database: Database) -> None:
+        """Shows how many connections of `database` are in use, whenever somebody looks."""
+        self._pool_in_use.set_function(lambda: database.connections_in_use)
 
     def answered(self, status: int, count: int = 1) -> None:
         """Counts answers to webhooks."""

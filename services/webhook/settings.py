@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.runtime.process import DatabaseSettings
+from services.runtime.database_settings import DatabaseSettings
 from services.runtime.server import ServerSettings
-from services.runtime.settings import DAY_S, HostAndPort, http_address
+from services.runtime.settings import DAY_S, OR_FILE, HostAndPort, PeerAddress, http_address
 
 __all__ = ["WebhookSettings"]
 
@@ -19,10 +19,9 @@ class WebhookSettings(ServerSettings, DatabaseSettings):
 
     http_address: HostAndPort
     """Where webhooks are taken: `host:port`. TLS ends at the proxy in front of it."""
-    metrics_address: HostAndPort | None = None
-    """Where Prometheus finds the metrics: `host:port`. None: nowhere."""
-    generation_address: str
-    """Where generation answers: `host:port` or any other gRPC target."""
+    generation_address: PeerAddress
+    """Where generation answers: `host:port` or any other gRPC target; without certificates, on this
+    machine."""
     callback_keys_file: Path
     """File with the keys that callback addresses are signed with: one in base64 a line."""
     lease_s: float = Field(default=30.0, gt=0, le=DAY_S)
@@ -40,7 +39,7 @@ class WebhookSettings(ServerSettings, DatabaseSettings):
         default=None, validation_alias="REPLICATE_WEBHOOK_SECRET"
     )
     """The same, comma separated. None: they are in a file, or Replicate is asked."""
-    replicate_api_token: SecretStr | None = Field(
+    replicate_api_token: Annotated[SecretStr | None, OR_FILE] = Field(
         default=None, validation_alias="REPLICATE_API_TOKEN"
     )
     """Token to ask Replicate with; used only while no secret is given."""

@@ -57,7 +57,11 @@ async def _subscribe(
 ) -> AsyncGenerator[Subscription]:
     # As a dependency, it refuses before the answer begins and ends whenever the answer does.
     async with parts.hub.subscribe(caller.user_id, last_event_id) as subscription:
-        yield subscription
+        parts.metrics.stream_opened()
+        try:
+            yield subscription
+        finally:
+            parts.metrics.stream_ended()
 
 
 @router.get(
@@ -87,7 +91,8 @@ async def stream_events(
     retry_ms = random.randint(RETRY_MS_MIN, RETRY_MS_MAX)  # noqa: S311  Nothing secret.
     yield ServerSentEvent(comment="open", retry=retry_ms)
     ticks_at = time.monotonic() + TICK_S
-    end = ends_at(caller, datetime.now(UTC))
+    newest_at = datetime.now(UTC)
+    end = ends_at(caller, newest_at)
     while not parts.draining.is_set():
         # Who was let in is not let in for ever.
         left_s = (end - datetime.now(UTC)).total_seconds()
@@ -98,6 +103,12 @@ async def stream_events(
             return  # Whoever is told to come back now would be refused.
         if letter is not None:
             yield _event(letter)
+            match letter.content:
+                # What is older was read, and is no news; nor is a repetition.
+                case Generation(updated_at=updated_at) if updated_at > newest_at:
+                    newest_at = updated_at
+                    age = datetime.now(UTC) - updated_at
+                    parts.metrics.event_sent(age.total_seconds())
         if time.monotonic() >= ticks_at:
             ticks_at = time.monotonic() + TICK_S
             yield _named("tick", Tick(time=datetime.now(UTC)))

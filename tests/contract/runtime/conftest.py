@@ -12,7 +12,10 @@ import pytest
 from google.protobuf import wrappers_pb2
 
 from services.runtime.errors import FieldViolation
+from services.runtime.health import Examine
+from services.runtime.identity import Callers
 from services.runtime.server import ServedService, Server, ServerSettings
+from services.runtime.tls import Certificates
 from tests.serving import free_address, serving
 
 NAME = "reelworks.toy.v1.ToyService"
@@ -86,6 +89,8 @@ def new_server(
     toy: Toy,
     leave: asyncio.Event,
     request_bytes_max: Mapping[str, int] = MappingProxyType({}),
+    callers: Callers = MappingProxyType({}),
+    examine: Examine | None = None,
     **settings: Any,
 ) -> Server:
     given: dict[str, Any] = {"address": toy.address, "drain_s": 0, "grace_s": 10} | settings
@@ -96,22 +101,29 @@ def new_server(
         stopping=toy.stopping,
         checks={"google.protobuf.StringValue": check_text},
         leave=leave,
+        callers=callers,
+        examine=examine,
         request_bytes_max=request_bytes_max,
     )
 
 
 @contextlib.asynccontextmanager
 async def running_toy(
-    request_bytes_max: Mapping[str, int] = MappingProxyType({}), **settings: Any
+    request_bytes_max: Mapping[str, int] = MappingProxyType({}),
+    callers: Callers = MappingProxyType({}),
+    examine: Examine | None = None,
+    certificates: Certificates | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Toy]:
     """Runs the service with these settings until the block ends."""
     toy = Toy(free_address())
 
     async def serve(leave: asyncio.Event) -> None:
         toy.leave = leave
-        await new_server(toy, leave, request_bytes_max, **settings).serve()
+        server = new_server(toy, leave, request_bytes_max, callers, examine, **settings)
+        await server.serve()
 
-    async with serving(serve, toy.address) as channel:
+    async with serving(serve, toy.address, certificates) as channel:
         toy.channel = channel
         yield toy
 

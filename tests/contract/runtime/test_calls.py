@@ -10,7 +10,6 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from services.runtime.calls import _is_local
 from services.runtime.channel import connect, invoke
 from services.runtime.errors import (
     DeadlineExceeded,
@@ -21,6 +20,7 @@ from services.runtime.errors import (
     ServiceFailed,
     Unavailable,
 )
+from services.runtime.identity import _is_local
 from tests.contract.runtime.conftest import DOMAIN, NAME, Text, Toy, running_toy
 from tests.serving import free_address
 

@@ -157,3 +157,21 @@ def test_the_defaults_of_a_server_leave_time_for_balancers_and_for_calls() -> No
     settings = ServerSettings(address="127.0.0.1:0")
 
     assert (settings.drain_s, settings.grace_s) == (5, 20)
+
+
+async def test_a_connection_that_is_old_is_ended_and_its_calls_do_not_notice() -> None:
+    async def tell_connection(_value: str, context: Any) -> str:
+        return str(context.peer())
+
+    async with running_toy(connection_age_s=0.2) as toy:
+        stream = toy.streaming()(Text())
+        await stream.read()
+        toy.handler = tell_connection
+        connections: set[str] = set()
+        async with asyncio.timeout(WAIT_S):
+            while len(connections) < 3:
+                connections.add((await invoke(toy.unary(), Text())).value)
+
+        assert not stream.done()
+        toy.stopping.set()
+        assert await stream.read() is grpc.aio.EOF

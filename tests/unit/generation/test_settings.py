@@ -73,6 +73,7 @@ def test_every_number_has_a_least_and_a_most(settings: type[Settings]) -> None:
         ("REELWORKS_RETENTION_DAYS", "nan", "finite"),
         ("REELWORKS_DEADLINE_S", "inf", "finite"),
         ("REELWORKS_DEADLINE_S", "2592001", "less than or equal to 2592000"),
+        ("REELWORKS_STORAGE_ACCESS_KEY", "only-a-secret", "id:secret"),
         ("REELWORKS_DURATIONS", "abc", "JSON"),
         ("REELWORKS_DURATIONS", "[]", "dictionary"),
         ("REELWORKS_DURATIONS", '{"poll_s": NaN}', "finite"),
@@ -104,6 +105,18 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {name}: ")
     assert rule in lines[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.com/hooks", "http://localhost:8081/hooks", "http://webhook:8080/hooks"],
+)
+def test_webhooks_are_taken_by_https_or_in_this_network(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REELWORKS_WEBHOOK_PUBLIC_URL", url)
+
+    assert load_settings(GenerationSettings).webhook_public_url == url
 
 
 @pytest.mark.parametrize("points", ["submit.sent=x", "submit.sent=1:NONE"])
