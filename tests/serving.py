@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.runtime.channel import connect
+from services.runtime.tls import Certificates
 
 START_LIMIT_S = 10.0
 
@@ -23,15 +24,18 @@ def free_address() -> str:
 
 @contextlib.asynccontextmanager
 async def serving(
-    serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], address: str
+    serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
+    address: str,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Gives a channel to the server that `serve` runs at `address` until the event it takes is set.
 
-    Raises what `serve` raised, at once if it does not start.
+    The channel shows `certificates`, if there are any. Raises what `serve` raised, at once if it
+    does not start.
     """
     leave = asyncio.Event()
     task = asyncio.create_task(serve(leave))
-    channel = connect(address)
+    channel = connect(address, certificates=certificates)
     try:
         health: Any = health_pb2_grpc.HealthStub(channel)  # Its types know no methods.
         ready = asyncio.ensure_future(

@@ -9,8 +9,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import typer
 
-from services.cli import credits as credits_commands
 from services.cli import (
+    balances,
+    certs,
     demo,
     generate,
     generations,
@@ -22,16 +23,17 @@ from services.cli import (
     webhook_address,
     webhooks,
 )
+from services.cli import credits as credits_commands
 
-__all__ = ["main"]
+__all__ = ["build", "main"]
 
 
 def main() -> None:
     """Runs the command that was asked for."""
-    _build(for_terminal=sys.stdout.isatty() and sys.stderr.isatty())()
+    build(for_terminal=sys.stdout.isatty() and sys.stderr.isatty())()
 
 
-def _build(for_terminal: bool) -> typer.Typer:
+def build(for_terminal: bool) -> typer.Typer:
     """Returns the program; help and usage errors are drawn in boxes on a terminal only."""
     application = typer.Typer(
         name="reelworks",
@@ -46,7 +48,9 @@ def _build(for_terminal: bool) -> typer.Typer:
     application.command()(generate.generate)
     application.command()(models.models)
     application.command()(migrate.migrate)
+    application.command()(certs.certs)
     credits_commands.application.add_typer(ledger.application)
+    credits_commands.application.add_typer(balances.application)
     application.add_typer(credits_commands.application, name="credits")
     generations.application.add_typer(operations.application)
     application.add_typer(generations.application, name="generations")

@@ -14,6 +14,7 @@ from services.cli.options import (
     RequestIdOption,
     UserOption,
     VarOption,
+    certificates_of_operator,
     check_number,
     request_key,
     run,
@@ -195,26 +196,26 @@ def print_balance(found: Balance) -> None:
 
 
 async def _open(address: str, user_id: str) -> OpenedAccount:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         return await client.open_account(user_id)
 
 
 async def _balance(address: str, user_id: str) -> Balance:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         return await client.get_balance(user_id)
 
 
 async def _grant(
     address: str, user_id: str, amount: int, kind: TransactionType, key: str, description: str
 ) -> AddedCredits:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         return await client.add_credits(user_id, amount, kind, key, description)
 
 
 async def _transactions(
     address: str, user_id: str, limit: int | None, *, as_csv: bool, as_json: bool
 ) -> None:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         found = Newest(client.transactions(user_id, page_size(limit)), limit)
         if as_csv:
             await write_csv(aiter(found), sys.stdout)

@@ -13,6 +13,7 @@ from services.cli.options import (
     JsonOption,
     UserOption,
     VarOption,
+    certificates_of_operator,
     check_number,
     check_text,
     run,
@@ -127,8 +128,8 @@ def quote_lines(quote: Quote, now: datetime) -> list[str]:
 
 async def _quote(order: Order, credits_address: str, address: str) -> Quote:
     async with (
-        CreditsClient(credits_address) as credits_client,
-        GenerationClient(address) as generations,
+        CreditsClient(credits_address, certificates_of_operator()) as credits_client,
+        GenerationClient(address, certificates_of_operator()) as generations,
     ):
         # As for a video, or what a new user would have could not be said.
         await credits_client.open_account(order.user_id)

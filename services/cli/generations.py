@@ -18,6 +18,7 @@ from services.cli.options import (
     JsonOption,
     UserOption,
     VarOption,
+    certificates_of_operator,
     check_text,
     fail,
     run,
@@ -262,7 +263,7 @@ async def _list(
     *,
     as_json: bool,
 ) -> None:
-    async with GenerationClient(address) as client:
+    async with GenerationClient(address, certificates_of_operator()) as client:
         history = client.history(user_id, page_size(limit), status=status, kind=kind, query=query)
         found = Newest(history, limit)
         if as_json:
@@ -287,18 +288,21 @@ def _row_of(generation: Generation) -> Sequence[object]:
 
 
 async def _get(address: str, user_id: str, generation_id: str) -> Generation:
-    async with GenerationClient(address) as client:
+    async with GenerationClient(address, certificates_of_operator()) as client:
         return await client.get(user_id, generation_id)
 
 
 async def _cancel(
     address: str, credits_address: str, user_id: str, generation_id: str
 ) -> tuple[Generation, Balance]:
-    async with GenerationClient(address) as client, CreditsClient(credits_address) as ledger:
+    async with (
+        GenerationClient(address, certificates_of_operator()) as client,
+        CreditsClient(credits_address, certificates_of_operator()) as ledger,
+    ):
         canceled = await client.cancel(user_id, generation_id)
         return canceled, await ledger.get_balance(user_id)
 
 
 async def _delete(address: str, user_id: str, generation_ids: Sequence[str]) -> DeletedGenerations:
-    async with GenerationClient(address) as client:
+    async with GenerationClient(address, certificates_of_operator()) as client:
         return await client.delete(user_id, generation_ids)

@@ -16,6 +16,7 @@ from services.cli.options import (
     RequestIdOption,
     UserOption,
     VarOption,
+    certificates_of_operator,
     check_number,
     check_text,
     request_key,
@@ -204,19 +205,19 @@ def parse_age(text: str, option: str = "--older-than") -> timedelta:
 
 
 async def _verify(address: str, user_id: str) -> LedgerReport:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         return await client.verify_ledger(user_id)
 
 
 async def _adjust(address: str, user_id: str, change: int, key: str, reason: str) -> AddedCredits:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         return await client.add_credits(user_id, change, TransactionType.ADJUSTMENT, key, reason)
 
 
 async def _reimburse(
     address: str, user_id: str, reservation_id: str, amount: int, key: str, reason: str
 ) -> Reimbursed:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         return await client.reimburse(user_id, reservation_id, amount, key, reason)
 
 
@@ -229,7 +230,7 @@ async def _list_reservations(
     *,
     as_json: bool,
 ) -> None:
-    async with CreditsClient(address) as client:
+    async with CreditsClient(address, certificates_of_operator()) as client:
         found = Newest(
             client.reservations(
                 user_id, page_size(limit), state=state, created_before=created_before

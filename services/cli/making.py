@@ -12,7 +12,7 @@ import typer
 
 from services.cli.credits import print_balance, print_transactions
 from services.cli.following import follow, progress, silence
-from services.cli.options import INTERRUPTED, FailureExit, fail, run
+from services.cli.options import INTERRUPTED, FailureExit, certificates_of_operator, fail, run
 from services.cli.output import print_error, print_json, print_line
 from services.cli.statement import net_credits
 from services.cli.up_file import service_address
@@ -124,8 +124,12 @@ def _run(making: Making, var: Path, quiet: bool) -> _Receipt:
 
 async def _make(making: Making, var: Path, quiet: bool) -> _Receipt:
     async with (
-        CreditsClient(service_address("credits", var)) as credits_client,
-        GenerationClient(service_address("generation", var)) as generations,
+        CreditsClient(
+            service_address("credits", var), certificates_of_operator()
+        ) as credits_client,
+        GenerationClient(
+            service_address("generation", var), certificates_of_operator()
+        ) as generations,
     ):
         with contextlib.nullcontext(silence) if quiet else progress() as show:
             await credits_client.open_account(making.user_id)

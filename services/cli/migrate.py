@@ -25,7 +25,8 @@ def migrate(
     """Bring databases to their newest schema; one that has it is left as it is.
 
     A database is the one that REELWORKS_{CREDITS,GENERATION,WEBHOOK}_DATABASE_URL names
-    (sqlite:////absolute/path or postgresql://host/name), by default a file in --var.
+    (sqlite:////absolute/path or postgresql://host/name), by default a file in --var; with _FILE at
+    its end, the variable names a file that holds the address.
 
     With --json: a line {service, succeeded, log} for each.
     """

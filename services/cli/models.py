@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.cli.options import JsonOption, VarOption, run
+from services.cli.options import JsonOption, VarOption, certificates_of_operator, run
 from services.cli.output import Column, print_json, print_table
 from services.cli.up_file import service_address
 from services.client.generations import GenerationClient, Model
@@ -44,5 +44,5 @@ def models(var: VarOption = Path("var"), as_json: JsonOption = False) -> None:
 
 
 async def _list_models(address: str) -> tuple[Model, ...]:
-    async with GenerationClient(address) as generations:
+    async with GenerationClient(address, certificates_of_operator()) as generations:
         return await generations.list_models()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services.cli.durations import duration
-from services.cli.options import JsonOption, VarOption, run
+from services.cli.options import JsonOption, VarOption, certificates_of_operator, run
 from services.cli.output import Column, print_json, print_line, print_note, print_table
 from services.cli.statistics import print_stats
 from services.cli.up_file import service_address
@@ -148,16 +148,16 @@ def _read_stage(text: str) -> Stage | None:
 
 
 async def _stats(address: str) -> Stats:
-    async with GenerationClient(address) as client:
+    async with GenerationClient(address, certificates_of_operator()) as client:
         return await client.stats()
 
 
 async def _parked(address: str, limit: int) -> list[Parked]:
-    async with GenerationClient(address) as client:
+    async with GenerationClient(address, certificates_of_operator()) as client:
         page = await client.parked(limit)
         return list(page.parked)
 
 
 async def _go_on(address: str, generation_id: str, stage: Stage | None) -> Generation:
-    async with GenerationClient(address) as client:
+    async with GenerationClient(address, certificates_of_operator()) as client:
         return await client.resume(generation_id, stage)

@@ -10,15 +10,20 @@ import typer
 
 from services.cli.output import print_error, print_note
 from services.cli.problems import explain
+from services.runtime.channel import PlaintextRefused
 from services.runtime.errors import InvalidRequest, ServiceError
+from services.runtime.settings import load_settings
+from services.runtime.tls import Certificates, TlsSettings, open_certificates
 
 __all__ = [
+    "WRONG_USAGE",
     "FailureExit",
     "ForceOption",
     "JsonOption",
     "RequestIdOption",
     "UserOption",
     "VarOption",
+    "certificates_of_operator",
     "check_number",
     "check_text",
     "fail",
@@ -68,11 +73,19 @@ def run(work: Coroutine[Any, Any, ResultType], user_id: str = "", key: str = "")
     except InvalidRequest as error:
         print_error(explain(error, user_id))
         raise typer.Exit(WRONG_USAGE) from None
+    except PlaintextRefused as error:
+        print_error(str(error))
+        raise typer.Exit(WRONG_USAGE) from None
     except ServiceError as error:
         print_error(explain(error, user_id, key))
         raise FailureExit from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def certificates_of_operator() -> Certificates | None:
+    """Returns what the person at this terminal shows to services: what the environment names."""
+    return open_certificates(load_settings(TlsSettings))
 
 
 def request_key(given: str) -> str:

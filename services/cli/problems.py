@@ -67,7 +67,7 @@ def explain(error: ServiceError, user_id: str = "", key: str = "") -> str:
 
 def _said(error: ServiceError, user_id: str) -> str:
     if isinstance(error, Unavailable) and not error.reason:
-        return "Reelworks does not answer; start it with `reelworks up`"
+        return _away(error.message)
     if isinstance(error, DeadlineExceeded) and not error.reason:
         return "Reelworks did not answer in time"
     message = _message(error).rstrip(".") or error.reason or error.status.name
@@ -79,6 +79,19 @@ def _said(error: ServiceError, user_id: str) -> str:
     if isinstance(error, Overloaded):
         return f"{message}; try again in {duration(error.retry_after_s)}"
     return message
+
+
+def _away(message: str) -> str:
+    """Returns why nobody answered, as far as gRPC's words tell."""
+    if "handshake failed" in message:
+        return (
+            "what answers is not believed by REELWORKS_TLS_CA_FILE, has another name, or shows no "
+            "certificate"
+        )
+    said = "Reelworks does not answer; start it with `reelworks up`"
+    if "Socket closed" in message:
+        return f"{said}, or show it a certificate that it believes: REELWORKS_TLS_CERTIFICATE_FILE"
+    return said
 
 
 def _message(error: ServiceError) -> str:

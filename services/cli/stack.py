@@ -15,8 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from services.cli.certs import tls_settings
 from services.cli.supervisor import ProcessPlan
 from services.client.health import is_serving
+from services.runtime.tls import Certificates, WrongCertificates
 
 __all__ = [
     "DATABASE_SERVICES",
@@ -37,7 +39,12 @@ __all__ = [
 HOST = "127.0.0.1"
 DATABASE_SERVICES = ("credits", "generation", "webhook")
 """The services that have a database, each its own."""
-PROVIDER_VARIABLES = ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL", "REPLICATE_WEBHOOK_SECRET")
+PROVIDER_VARIABLES = (
+    "REPLICATE_API_TOKEN",
+    "REPLICATE_API_TOKEN_FILE",
+    "REPLICATE_BASE_URL",
+    "REPLICATE_WEBHOOK_SECRET",
+)
 """What says which Replicate to use."""
 PROVIDER_SECRETS_FILE = "REELWORKS_WEBHOOK_SECRETS_FILE"
 PROVIDER_SERVICES = ("generation", "webhook")
@@ -124,12 +131,15 @@ class Stack:
     speed: float
     """How many times faster than Replicate the simulator works."""
     environment: Mapping[str, str]
-    """What they inherit; `REPLICATE_API_TOKEN` in it means the real Replicate."""
+    """What they inherit; a `REPLICATE_API_TOKEN` in it means the real Replicate."""
+    certificates: Path | None = None
+    """The folder in which `reelworks certs` made certificates; None: they talk in plaintext."""
 
     @property
     def simulated(self) -> bool:
         """Whether the simulator stands in for Replicate."""
-        return not self.environment.get("REPLICATE_API_TOKEN")
+        given = map(self.environment.get, ("REPLICATE_API_TOKEN", "REPLICATE_API_TOKEN_FILE"))
+        return not any(given)
 
     @property
     def needed_ports(self) -> tuple[str, ...]:
@@ -159,8 +169,8 @@ class Stack:
         """Returns the processes in the order in which to start them, those together that can be."""
         addresses = self.addresses
         services = (
-            self._service("credits", lambda: is_serving(addresses["credits"])),
-            self._service("generation", lambda: is_serving(addresses["generation"])),
+            self._service("credits", lambda: self._serves(addresses["credits"])),
+            self._service("generation", lambda: self._serves(addresses["generation"])),
             self._service("webhook", self._webhook_is_ready),
         )
         studio = (self._service("web", lambda: _answers(self.ports.web, "/healthz/ready")),)
@@ -173,8 +183,12 @@ class Stack:
         """Returns the environment of a service."""
         database = {}
         if service in DATABASE_SERVICES:
+            file = self.environment.get(f"REELWORKS_{service.upper()}_DATABASE_URL_FILE")
             url = database_url(service, self.var, self.environment)
-            database = {"REELWORKS_DATABASE_URL": url}
+            # A file is told by its name: what is in it stays out of every environment.
+            database = (
+                {"REELWORKS_DATABASE_URL_FILE": file} if file else {"REELWORKS_DATABASE_URL": url}
+            )
         return {
             **self._inherited(service),
             **database,
@@ -187,10 +201,18 @@ class Stack:
 
     def _inherited(self, service: str) -> dict[str, str]:
         """Returns what a service has of the environment; nobody's secrets but its own."""
+        # The certificate in the environment is that of the person who calls the services.
+        inherited = {
+            name: value
+            for name, value in self.environment.items()
+            if not name.startswith("REELWORKS_TLS_")
+        }
+        if self.certificates is not None:
+            inherited |= tls_settings(self.certificates, service)
         if service in PROVIDER_SERVICES:
-            return {**self.environment, **self._provider()}
+            return {**inherited, **self._provider()}
         hidden = (*PROVIDER_VARIABLES, PROVIDER_SECRETS_FILE)
-        return {name: value for name, value in self.environment.items() if name not in hidden}
+        return {name: value for name, value in inherited.items() if name not in hidden}
 
     def _listeners(self) -> dict[str, dict[str, str]]:
         """Returns where each service listens and whom it calls."""
@@ -257,9 +279,21 @@ class Stack:
             PROVIDER_SECRETS_FILE: "",
         }
 
+    async def _serves(self, address: str) -> bool:
+        return await is_serving(address, self._shown())
+
+    def _shown(self) -> Certificates | None:
+        """Returns what whoever asks the services shows to them."""
+        if self.certificates is None:
+            return None
+        # Their folder may hold anything: what is wrong with it, the services say.
+        with contextlib.suppress(WrongCertificates):
+            return Certificates(*map(Path, tls_settings(self.certificates, "operator").values()))
+        return None
+
     async def _webhook_is_ready(self) -> bool:
         takes_webhooks = await _answers(self.ports.webhook, "/healthz")
-        return takes_webhooks and await is_serving(self.addresses["webhook_grpc"])
+        return takes_webhooks and await self._serves(self.addresses["webhook_grpc"])
 
     def _service(self, name: str, is_ready: Callable[[], Awaitable[bool]]) -> ProcessPlan:
         return ProcessPlan(name, module_command(f"services.{name}"), self.settings(name), is_ready)

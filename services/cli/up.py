@@ -7,11 +7,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from services.cli.certs import tls_settings
 from services.cli.migrations import migrate
 from services.cli.options import VarOption, fail
 from services.cli.output import print_error, print_line
@@ -85,6 +87,14 @@ def up(
     webhook_grpc_port: _WebhookGrpcPort = 50053,
     webhook_metrics_port: _WebhookMetricsPort = 9464,
     simulator_port: _SimulatorPort = 8090,
+    certs: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of `reelworks certs`: the services show certificates to each other.",
+        ),
+    ] = None,
 ) -> None:
     """Start all services on this machine and run them until Ctrl-C.
 
@@ -110,9 +120,9 @@ def up(
         webhook_metrics_port,
         web_port,
     )
-    stack = Stack(var.absolute(), wanted, speed, dict(os.environ))
+    stack = Stack(var.absolute(), wanted, speed, dict(os.environ), certs)
     try:
-        stack = Stack(stack.var, choose_ports(wanted, stack.needed_ports), speed, stack.environment)
+        stack = replace(stack, ports=choose_ports(wanted, stack.needed_ports))
         make_folder(stack.var)
         with lock_folder(stack.var):
             remove_up_file(stack.var)  # Left by one that was killed.
@@ -224,5 +234,8 @@ def _greet(stack: Stack) -> None:
     print_line()
     print_line("Make a video, in another terminal:")
     print_line()
+    if stack.certificates is not None:
+        for name, value in tls_settings(stack.certificates, "operator").items():
+            print_line(f"  export {name}={shlex.quote(value)}", style="bold")
     print_line(f"  {command}", style="bold")
     print_line()

@@ -15,6 +15,7 @@ from services.cli.options import (
     FailureExit,
     JsonOption,
     VarOption,
+    certificates_of_operator,
     check_text,
     run,
 )
@@ -292,7 +293,7 @@ def _document(event: Event, *, in_full: bool) -> dict[str, Any]:
 
 
 async def _list(address: str, chosen: EventFilter, limit: int | None, *, as_json: bool) -> None:
-    async with WebhookClient(address) as client:
+    async with WebhookClient(address, certificates_of_operator()) as client:
         found = Newest(client.events(chosen, page_size(limit)), limit)
         if as_json:
             async for event in found:
@@ -305,7 +306,7 @@ async def _list(address: str, chosen: EventFilter, limit: int | None, *, as_json
 async def _show(address: str, event: str) -> Sequence[Event]:
     """Returns the one event that is meant, in full; or several of one id, without bodies."""
     numbers, webhook_ids = _split([event])
-    async with WebhookClient(address) as client:
+    async with WebhookClient(address, certificates_of_operator()) as client:
         if webhook_ids:
             page = await client.list_events(EventFilter(webhook_ids=webhook_ids))
             if len(page.events) != 1:
@@ -315,10 +316,10 @@ async def _show(address: str, event: str) -> Sequence[Event]:
 
 
 async def _replay(address: str, chosen: EventFilter, *, dry_run: bool) -> ReplayedEvents:
-    async with WebhookClient(address) as client:
+    async with WebhookClient(address, certificates_of_operator()) as client:
         return await client.replay_events(chosen, dry_run=dry_run)
 
 
 async def _drop(address: str, event_ids: Sequence[str], reason: str) -> int:
-    async with WebhookClient(address) as client:
+    async with WebhookClient(address, certificates_of_operator()) as client:
         return await client.drop_events(event_ids, reason)

@@ -271,3 +271,39 @@ async def test_a_watched_balance_follows_what_others_do(desk: Desk) -> None:
         (2, 80),
         (3, 100),
     ]
+
+
+async def test_balances_are_brought_over_once_however_often_that_is_tried(desk: Desk) -> None:
+    file = desk.folder / "balances.csv"
+    file.write_text("user_id,credits\nann,7\nbea,100\ncid,0\ndot,250\n")
+    await desk.client.reserve("ann", "r1", 95)
+
+    halted = await desk.run("import", str(file), "--json")
+    await desk.client.refund("ann", "r1")
+    again = await desk.json("import", str(file))
+    thrice = await desk.json("import", str(file))
+
+    (first,) = halted.documents
+    assert halted.code == 1
+    assert (first["accounts"], first["were_there"]) == (3, 0)
+    (failure,) = first["failures"]
+    assert failure["user_id"] == "ann", "93 of her welcome credits are too many, and 5 are there"
+    assert again == {"accounts": 4, "credits": 357, "were_there": 3, "failures": []}
+    assert thrice == {"accounts": 4, "credits": 357, "were_there": 4, "failures": []}
+    balances = [
+        (await desk.client.get_balance(user)).available_credits
+        for user in ("ann", "bea", "cid", "dot")
+    ]
+    assert balances == [7, 100, 0, 250]
+    assert (await desk.run("verify")).code == 0
+
+
+async def test_a_file_with_a_wrong_line_opens_no_account(desk: Desk) -> None:
+    file = desk.folder / "balances.csv"
+    file.write_text("user_id,credits\neva,5\nfay,-5\n")
+
+    refused = await desk.run("import", str(file))
+
+    assert refused.code == 2
+    assert "line 3: credits must be a whole number, 0 or more" in refused.err
+    assert (await desk.client.get_balance("eva")).available_credits == 0

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from reelworks.credits.v1 import credits_pb2
 
+from services.client import watching
 from services.client.credits import CreditsClient
 from services.runtime.errors import NotFound, Unavailable
 from tests.serving import free_address
@@ -115,6 +116,24 @@ async def test_a_service_that_stays_away_is_given_up() -> None:
     async with CreditsClient(free_address()) as client:
         with pytest.raises(Unavailable):
             await anext(client.watch_balance("ann", patience_s=0.5))
+
+
+async def test_a_service_that_leaves_after_longer_than_the_patience_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Service(breaks(grpc.StatusCode.UNAVAILABLE, 1), stays(2))
+    address = free_address()
+    # Every stream is a good one, and lasts longer than this patience.
+    monkeypatch.setattr(watching, "STEADY_S", 0.0)
+
+    async with (
+        serving(service, address),
+        CreditsClient(address) as client,
+        contextlib.aclosing(client.watch_balance("ann", patience_s=0.0)) as balances,
+    ):
+        seen = [(await anext(balances)).version for _ in range(2)]
+
+    assert seen == [1, 2]
 
 
 async def test_a_refusal_is_not_watched_again() -> None:

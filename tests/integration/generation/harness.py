@@ -21,6 +21,7 @@ from services.generation.deliveries import Disposition
 from services.generation.events import Event, PredictionSeen, Reserved, Submitted
 from services.generation.gate import GatePolicy
 from services.generation.history import History
+from services.generation.metrics import GenerationMetrics
 from services.generation.prediction import NotAPrediction, Prediction, parse_prediction
 from services.generation.rows import generation_of, values_of
 from services.generation.saga import begin
@@ -207,11 +208,14 @@ async def opened(url: str) -> AsyncIterator[Database]:
 
 @contextlib.asynccontextmanager
 async def opened_replica(
-    database: Database, timing: Timing = FAST, policy: GatePolicy = OPEN_GATE
+    database: Database,
+    timing: Timing = FAST,
+    policy: GatePolicy = OPEN_GATE,
+    metrics: GenerationMetrics | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica whose writer runs."""
     changes: list[Generation] = []
-    store = Store(database, timing, changes.append)
+    store = Store(database, timing, changes.append, metrics=metrics)
     claims = Claims(database, timing, policy, "test")
     writing = asyncio.create_task(store.writer.run())
     try:

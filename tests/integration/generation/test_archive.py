@@ -334,3 +334,14 @@ async def test_no_other_host_is_asked(server: RawServer, folder: Path, url: str)
 )
 async def test_the_provider_s_own_hosts_are_asked(archive: Archive, url: str) -> None:
     assert archive._may_fetch(url)
+
+
+async def test_a_named_origin_of_this_network_is_asked_in_plaintext(folder: Path) -> None:
+    storage = open_storage(folder.as_uri())
+    archive = Archive(storage, TOKEN, ("http://simulator:8091",), call_s=5)
+
+    assert archive._may_fetch("http://simulator:8091/xezq/out.mp4")
+    assert not archive._may_fetch("http://simulator:8092/xezq/out.mp4")
+    assert not archive._may_fetch("http://another:8091/xezq/out.mp4")
+    await archive.close()
+    storage.close()

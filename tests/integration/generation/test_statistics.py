@@ -201,3 +201,37 @@ async def test_it_is_read_by_its_indexes(replica: Replica, statistics: Statistic
         assert index in plan
     assert "Sort" not in plans[-1]
     assert "ORDER BY" not in plans[-1]
+
+
+async def test_what_is_under_way_is_read_by_indexes_of_it_alone(
+    replica: Replica, statistics: Statistics
+) -> None:
+    ended = [generation_in(Stage.REJECTED) for _ in range(500)]
+    await replica.insert(*ended, generation_in(Stage.READY), generation_in(Stage.PARKED))
+
+    plans = await plans_of(replica.database, statistics.read_open)
+
+    assert len(plans) == 3
+    for plan, index in zip(
+        plans, ["ix_generations_unfinished", "gates", "ix_predictions_due"], strict=True
+    ):
+        assert index in plan
+
+
+async def test_what_is_late_is_counted_and_what_waits_for_an_operator_is_not(
+    replica: Replica, statistics: Statistics
+) -> None:
+    late = datetime.now(UTC) - timedelta(minutes=6)
+    await replica.insert(
+        *(generation_in(stage, deadline_at=late) for stage in (Stage.RUNNING, Stage.PARKED)),
+        generation_in(Stage.RUNNING, deadline_at=late + timedelta(minutes=3)),
+    )
+
+    figures = await statistics.read_open()
+
+    assert figures.overdue == 1
+    assert figures.is_paused is False
+    assert {count.stage: count.generations for count in figures.stages} == {
+        Stage.RUNNING: 2,
+        Stage.PARKED: 1,
+    }

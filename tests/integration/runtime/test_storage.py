@@ -48,6 +48,19 @@ async def bucket(object_storage: ObjectStorage, keys: None) -> AsyncIterator[Sto
     opened.close()
 
 
+async def test_the_key_of_a_bucket_can_be_handed_in(object_storage: ObjectStorage) -> None:
+    key = ":".join(object_storage.environment.values())
+    opened = open_storage(object_storage.url(f"media-{uuid.uuid4().hex}"), access_key=key)
+    try:
+        await opened.put("a.mp4", b"video")
+
+        assert await opened.get("a.mp4") == b"video"
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(opened.link("a.mp4"))).content == b"video"
+    finally:
+        opened.close()
+
+
 @pytest.fixture(params=["folder", "bucket"])
 def either(request: pytest.FixtureRequest) -> Storage:
     """The same behavior is expected of both."""

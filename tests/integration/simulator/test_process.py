@@ -167,3 +167,13 @@ def _runs(process_id: int) -> bool:
         return False
     # A zombie has ended; whoever adopted it has only not looked yet.
     return state != "Z"
+
+
+def test_its_links_carry_the_name_that_others_know_it_by() -> None:
+    process = Process("--public-host", "simulator.example")
+    try:
+        hosts = {httpx.URL(address).host for address in process.addresses.values()}
+    finally:
+        process.stop()
+
+    assert hosts == {"simulator.example"}

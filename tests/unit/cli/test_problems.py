@@ -23,6 +23,17 @@ def test_services_that_do_not_run_are_to_be_started() -> None:
     assert explain(error) == "Reelworks does not answer; start it with `reelworks up`"
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("connections failing; last error: ipv4:127.0.0.1:1: Socket closed", "CERTIFICATE_FILE"),
+        ("connections failing; last error: Tls handshake failed (TSI_PROTOCOL…)", "CA_FILE"),
+    ],
+)
+def test_certificates_that_are_not_believed_are_named(said: str, name: str) -> None:
+    assert f"REELWORKS_TLS_{name}" in explain(Unavailable("", said))
+
+
 def test_services_that_are_slow_are_not_to_be_started() -> None:
     assert explain(DeadlineExceeded("", "")) == "Reelworks did not answer in time"
 

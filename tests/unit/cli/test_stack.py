@@ -44,6 +44,21 @@ def test_without_a_token_the_simulator_plays_replicate() -> None:
     assert settings["REELWORKS_PROVIDER_SPEED"] == "10"
 
 
+def test_a_token_in_a_file_means_the_real_replicate_too() -> None:
+    real = stack(REPLICATE_API_TOKEN_FILE="/run/secrets/token")
+
+    assert not real.simulated
+    assert real.settings("generation")["REPLICATE_API_TOKEN_FILE"] == "/run/secrets/token"
+    assert "REPLICATE_API_TOKEN_FILE" not in real.settings("web")
+
+
+def test_an_address_of_a_database_in_a_file_stays_there() -> None:
+    settings = stack(REELWORKS_CREDITS_DATABASE_URL_FILE="/run/secrets/url").settings("credits")
+
+    assert settings["REELWORKS_DATABASE_URL_FILE"] == "/run/secrets/url"
+    assert "REELWORKS_DATABASE_URL" not in settings
+
+
 def test_a_secret_of_the_real_replicate_is_not_used_for_the_simulator() -> None:
     settings = stack(REPLICATE_WEBHOOK_SECRET="whsec_real").settings("webhook")
 
