@@ -271,7 +271,7 @@ def _force_to_disk(folder: Path, file: Path) -> None:
             return
 
 
-def open_storage(url: str, call_s: float = CALL_S) -> Storage:
+def open_storage(url: str, call_s: float = CALL_S, access_key: str | None = None) -> Storage:
     """Opens the storage at `url`; nothing is asked of it yet.
 
     - `file:///absolute/folder`, which is made if missing;
@@ -280,7 +280,8 @@ def open_storage(url: str, call_s: float = CALL_S) -> Storage:
       keys come from where Amazon's tools look for them, as `AWS_ACCESS_KEY_ID`;
     - `gs://bucket/prefix`, `az://account/container/prefix`.
 
-    `call_s` limits every request to a bucket. Raises ValueError that says what is wrong.
+    `access_key` is the key of an S3 bucket, `id:secret`, if it lies nowhere there. `call_s` limits
+    every request to a bucket. Raises ValueError that says what is wrong.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
@@ -306,7 +307,7 @@ def open_storage(url: str, call_s: float = CALL_S) -> Storage:
     }
     try:
         if parts.scheme == "s3":
-            return _open_s3(url, client, retry)
+            return _open_s3(url, client, retry, access_key)
         store = from_url(url, client_options=client, retry_config=retry)
     except BaseError as error:
         # What the library says is pages long, and may quote the credentials in the address.
@@ -315,7 +316,9 @@ def open_storage(url: str, call_s: float = CALL_S) -> Storage:
     return Storage(store, is_public=True)
 
 
-def _open_s3(url: str, client: "ClientConfig", retry: "RetryConfig") -> Storage:
+def _open_s3(
+    url: str, client: "ClientConfig", retry: "RetryConfig", access_key: str | None
+) -> Storage:
     parts = urlsplit(url)
     if not parts.hostname or parts.username is not None or parts.netloc != parts.hostname:
         raise ValueError("must be s3://bucket/prefix, without keys or port")
@@ -328,6 +331,8 @@ def _open_s3(url: str, client: "ClientConfig", retry: "RetryConfig") -> Storage:
     if options.get("public", "yes") not in ("yes", "no"):
         raise ValueError("must have public=yes or public=no")
     given: Any = {name: options[name] for name in ("endpoint", "region") if name in options}
+    if access_key is not None:
+        given["access_key_id"], _, given["secret_access_key"] = access_key.partition(":")
     store = S3Store(
         parts.netloc,
         prefix=unquote(parts.path).strip("/") or None,
