@@ -223,7 +223,7 @@ class _Control:
         return web.json_response({"faults": [one.answer() for one in self._conditions.faults]})
 
     async def add_fault(self, request: web.Request) -> web.Response:
-        if len(list(self._conditions.faults)) >= FAULTS_MAX:
+        if not self._conditions.faults.has_room(FAULTS_MAX):
             return _refusal(422, [{"field": "body", "rule": f"at most {FAULTS_MAX} faults"}])
         fault = Fault.model_validate(await _object(request))
         return web.json_response(self._conditions.faults.add(fault).answer(), status=201)

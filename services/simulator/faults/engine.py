@@ -93,6 +93,13 @@ class FaultEngine:
         self._faults[standing.number] = standing
         return standing
 
+    def has_room(self, faults_max: int) -> bool:
+        """Tells whether there are fewer than so many; those that are over make room if not."""
+        if len(self._faults) >= faults_max:
+            now = self._clock()
+            self._faults = {n: one for n, one in self._faults.items() if not _is_over(one, now)}
+        return len(self._faults) < faults_max
+
     def remove(self, number: int) -> bool:
         """Removes one fault; returns whether there was one."""
         return self._faults.pop(number, None) is not None
@@ -120,9 +127,7 @@ class FaultEngine:
 
     def _fires(self, standing: StandingFault, subject: Subject) -> bool:
         fault, now = standing.fault, self._clock()
-        spent = fault.times is not None and standing.fired >= fault.times
-        ended = standing.ends_at is not None and standing.ends_at <= now
-        if spent or ended or not _matches(fault, subject):
+        if _is_over(standing, now) or not _matches(fault, subject):
             return False
         standing.seen += 1
         if fault.match.nth not in (None, standing.seen):
@@ -142,6 +147,12 @@ class FaultEngine:
             )
         )
         return True
+
+
+def _is_over(standing: StandingFault, now: float) -> bool:
+    times = standing.fault.times
+    is_spent = times is not None and standing.fired >= times
+    return is_spent or (standing.ends_at is not None and standing.ends_at <= now)
 
 
 def _matches(fault: Fault, subject: Subject) -> bool:

@@ -125,6 +125,23 @@ def test_faults_are_tried_in_order_and_each_fires_as_often_as_told() -> None:
     assert [(one.seen, one.fired) for one in engine] == [(1, 1), (2, 2), (1, 1)]
 
 
+def test_faults_that_are_over_make_room_and_others_do_not() -> None:
+    clock = Time()
+    engine = engine_with(Fault(action=Drop()), Fault(action=Fail()), clock=clock)
+    engine.add(Fault(action=Skew(skew_s=1.0), times=None, lasts_s=60.0))
+    engine.fire(CREATE, ANSWER)
+    assert engine.has_room(4)
+    assert [one.number for one in engine] == [1, 2, 3], "there was room, so all are still shown"
+
+    assert engine.has_room(3)
+    assert [one.number for one in engine] == [2, 3]
+    assert not engine.has_room(2)
+    clock.now += 60
+    assert engine.has_room(2)
+    assert [one.number for one in engine] == [2]
+    assert engine.add(Fault(action=Drop())).number == 4, "a number is given once"
+
+
 def test_the_nth_time_is_counted_among_what_matches() -> None:
     engine = engine_with(Fault(match=Match(nth=3, generation="g1"), action=Drop(), times=None))
     other = Subject(Operation.CREATE, "a", generation="g2")
