@@ -2,8 +2,9 @@
 
 import asyncio
 import csv
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,6 @@ from services.cli.options import (
     JsonOption,
     VarOption,
     certificates_of_operator,
-    check_text,
     run,
 )
 from services.cli.output import Column, print_error, print_json, print_line, print_table
@@ -24,8 +24,16 @@ from services.cli.problems import explain
 from services.cli.up_file import service_address
 from services.client.credits import CreditsClient, TransactionType
 from services.runtime.errors import ServiceError
+from services.runtime.validation import rule_broken
 
-__all__ = ["Line", "WrongFile", "application", "import_balances", "parse_balances"]
+__all__ = [
+    "Line",
+    "WrongFile",
+    "application",
+    "import_balances",
+    "parse_balances",
+    "request_id_of",
+]
 
 application = typer.Typer()
 
@@ -33,7 +41,10 @@ COLUMNS = ("user_id", "credits")
 CALLS_AT_ONCE = 16
 WRONG_LINES_SHOWN = 20
 DESCRIPTION = "Balance brought over"
+DIGEST_CHARACTERS = 36
+"""As many as a UUID has, so that a name which fits before the one fits before the other."""
 
+_NAME = re.compile(r"[!-~]{1,27}")
 _CREDITS = re.compile(r"\d{1,15}", re.ASCII)
 _FAILURE_COLUMNS = (Column("USER"), Column("CREDITS", is_number=True), Column("WHY", folds=True))
 
@@ -48,6 +59,13 @@ class Line:
 
     user_id: str
     credits: int
+
+
+def _check_name(value: str) -> str:
+    """Refuses a name that does not fit into a request id with what follows it."""
+    if not _NAME.fullmatch(value):
+        raise typer.BadParameter("must be 1 to 27 visible ASCII characters")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +83,7 @@ def import_balances(
     ],
     name: Annotated[
         str,
-        typer.Option(callback=check_text, help="Key of this import: with the same, once a user."),
+        typer.Option(callback=_check_name, help="Key of this import: with the same, once a user."),
     ] = "import",
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
@@ -104,15 +122,12 @@ def import_balances(
 
 def parse_balances(text: str) -> list[Line]:
     """Returns the balances in a CSV file; raises WrongFile that names lines and rules."""
-    rows = csv.reader(text.splitlines())
-    if tuple(next(rows, ())) != COLUMNS:
-        raise WrongFile(f"line 1: must be {','.join(COLUMNS)}")
     lines: dict[str, Line] = {}
     wrong: list[str] = []
-    for row in rows:
+    for number, row in _rows(text):
         problem = _problem(row, lines)
         if problem:
-            wrong.append(f"line {rows.line_num}: {problem}")
+            wrong.append(f"line {number}: {problem}")
         else:
             lines[row[0]] = Line(row[0], int(row[1]))
     if wrong:
@@ -122,12 +137,36 @@ def parse_balances(text: str) -> list[Line]:
     return list(lines.values())
 
 
+def request_id_of(name: str, user_id: str) -> str:
+    """Returns the key by which an import of this name moves a user's credits once."""
+    key = f"{name}:{user_id}"
+    if not rule_broken("request_id", key):
+        return key
+    digest = hashlib.sha256(user_id.encode()).hexdigest()
+    return f"{name}:{digest[:DIGEST_CHARACTERS]}"
+
+
+def _rows(text: str) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yields what stands below the names of the columns, with the numbers of its lines."""
+    reader = csv.reader(text.splitlines())
+    try:
+        if tuple(next(reader, ())) != COLUMNS:
+            raise WrongFile(f"line 1: must be {','.join(COLUMNS)}")
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise WrongFile(f"line {reader.line_num}: {error}") from None
+
+
 def _problem(row: Sequence[str], known: dict[str, Line]) -> str:
     if len(row) != len(COLUMNS):
         return f"must have {len(COLUMNS)} values"
     user_id, credits_held = row
     if not user_id:
         return "user_id must not be empty"
+    rule = rule_broken("user_id", user_id)
+    if rule:
+        return f"user_id {rule}"
     if user_id in known:
         return "user_id must not be there twice"
     if not _CREDITS.fullmatch(credits_held):
@@ -157,8 +196,9 @@ async def _bring_over(client: CreditsClient, name: str, line: Line) -> bool:
     change = line.credits - await _welcome_credits(client, line.user_id)
     if not change:
         return not opened.created
+    key = request_id_of(name, line.user_id)
     added = await client.add_credits(
-        line.user_id, change, TransactionType.ADJUSTMENT, f"{name}:{line.user_id}", DESCRIPTION
+        line.user_id, change, TransactionType.ADJUSTMENT, key, DESCRIPTION
     )
     return added.replayed
 

@@ -22,7 +22,7 @@ def migrate(
     var: VarOption = Path("var"),
     as_json: JsonOption = False,
 ) -> None:
-    """Bring databases to their newest schema; one that has it is left as it is.
+    """Bring databases to their newest schema; one that has it, or a newer one, is left as it is.
 
     A database is the one that REELWORKS_{CREDITS,GENERATION,WEBHOOK}_DATABASE_URL names
     (sqlite:////absolute/path or postgresql://host/name), by default a file in --var; with _FILE at

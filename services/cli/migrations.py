@@ -19,7 +19,7 @@ class Migration:
     service: str
     """Whose database."""
     succeeded: bool
-    """Whether the database has the newest schema now."""
+    """Whether the database has the newest schema now, or one of a newer release."""
     log: str
     """What the process wrote."""
 

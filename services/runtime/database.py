@@ -228,11 +228,11 @@ class Database:
         return self.writer.dialect.name != "sqlite"
 
     @property
-    def connections_in_use(self) -> int:
-        """How many connections somebody works with now, of all engines; any thread may ask."""
-        engines = {self.writer, self.reader, self.scanner}
-        pools = [engine.sync_engine.pool for engine in engines]
-        return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
+    def pools(self) -> Mapping[str, QueuePool]:
+        """What keeps the connections, by what they are for; any thread may ask."""
+        engines = {self.scanner: "scanner", self.reader: "reader", self.writer: "writer"}
+        pools = {name: engine.sync_engine.pool for engine, name in engines.items()}
+        return {name: pool for name, pool in pools.items() if isinstance(pool, QueuePool)}
 
     @contextlib.asynccontextmanager
     async def read(self, *, patient: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -317,7 +317,7 @@ def open_database(
     """Opens the database at `url`; connections are made when they are first needed.
 
     A SQLite file is opened by one process at a time: another one ends here with exit code 2.
-    `patient` is for migrations, whose statements may take, and wait for, as long as they must.
+    `patient` is for migrations, whose statements may take as long as they must.
     On PostgreSQL, so many `connections` at most write, and as many read; `is_pooled` says that a
     pooler in transaction mode stands before it.
     """

@@ -21,7 +21,8 @@ class DatabaseSettings(Settings):
     """`transaction` if PgBouncer stands before PostgreSQL in transaction mode: statements are not
     kept prepared then, and settings of sessions are made anew in each database transaction."""
     database_wait_s: Annotated[float, Field(ge=0, le=DAY_S)] = 60.0
-    """How long a start waits for a PostgreSQL that is away before it gives up, with exit code 1."""
+    """How long a start waits for a PostgreSQL that is away, and a migration for tables that others
+    use, before it gives up, with exit code 1."""
 
     @property
     def has_pooler(self) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, MetaData, column, select, text
 from sqlalchemy import table as sql_table
 from sqlalchemy.exc import DBAPIError
 
-from services.runtime.database import Database, open_database, reachable
+from services.runtime.database import Database, Trouble, open_database, reachable, trouble_of
 from services.runtime.database_settings import DatabaseSettings
 from services.runtime.errors import ServiceError, Unavailable
 from services.runtime.settings import exit_with
@@ -30,6 +30,10 @@ __all__ = ["migrate", "newest_revision", "open_migrated", "require_newest", "run
 ADVISORY_LOCK = 7_205_759_403
 """Key of the PostgreSQL lock that lets one migration run at a time; any number of ours will do."""
 
+LOCK_TIMEOUT = "2s"
+"""How long a migration waits for a table that others use before it lets go of all, and tries again
+later: whoever comes after it to that table waits behind it. Longer than a second, after which a
+vacuum by the server itself makes way."""
 LOOK_S = 1.0
 """How long a start that waits for its database lets pass before it looks again."""
 FAILURE: Final = 1
@@ -47,11 +51,19 @@ def migrate(
 ) -> None:
     """Brings the database of `service` (`credits`, for example) to its newest revision.
 
-    Runs to the end or changes nothing; a second run finds nothing to do. Waits so long for a
-    PostgreSQL that is away; `is_pooled` says that a pooler in transaction mode stands before it.
+    Runs to the end or changes nothing; a second run finds nothing to do, nor does one by older
+    code, with which a newer schema works. Waits so long for a PostgreSQL that is away, or for
+    tables that others use; `is_pooled` says that a pooler in transaction mode stands before it.
     """
-    asyncio.run(_migrate(service, database_url, wait_s, is_pooled=is_pooled))
-    logger.info("migrated", revision=newest_revision(service))
+    revision = asyncio.run(_migrate(service, database_url, wait_s, is_pooled=is_pooled))
+    if revision == newest_revision(service):
+        logger.info("migrated", revision=revision)
+    else:
+        logger.warning(
+            "schema is newer than this code, left as it is",
+            revision=revision,
+            known=newest_revision(service),
+        )
 
 
 @functools.cache
@@ -96,12 +108,17 @@ async def require_newest(database: Database, service: str) -> str | None:
     wanted = newest_revision(service)
     async with database.read() as connection:
         present = await connection.run_sync(_present_revision, service)
-    if present is not None and (present == wanted or present not in _known_revisions(service)):
+    if present == wanted or _is_newer(present, service):
         return None
     return (
         f"REELWORKS_DATABASE_URL: the schema is at {present or 'no revision'}, {wanted} is needed; "
         "run `reelworks migrate` first"
     )
+
+
+def _is_newer(present: str | None, service: str) -> bool:
+    """Tells whether a schema is one that a newer release made: this code does not know it."""
+    return present is not None and present not in _known_revisions(service)
 
 
 @functools.cache
@@ -131,20 +148,23 @@ def _config(service: str) -> Config:
     return config
 
 
-async def _migrate(service: str, database_url: str, wait_s: float, *, is_pooled: bool) -> None:
+async def _migrate(service: str, database_url: str, wait_s: float, *, is_pooled: bool) -> str:
+    """Returns the revision that the database has then."""
     database = open_database(database_url, patient=True, is_pooled=is_pooled)
 
-    async def upgrade() -> None:
+    async def upgrade() -> str:
         with reachable():
             async with database.writer.begin() as connection:
                 if connection.dialect.name == "postgresql":
+                    # Another migration is waited for as long as it takes: nobody waits behind this.
                     await connection.execute(
                         text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
                     )
-                await connection.run_sync(_upgrade, service)
+                    await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+                return await connection.run_sync(_upgrade, service)
 
     try:
-        await _wait_for(database, upgrade, wait_s, asyncio.Event())
+        return await _wait_for(database, upgrade, wait_s, asyncio.Event())
     finally:
         await database.close()
 
@@ -157,7 +177,8 @@ async def _wait_for(
 ) -> _Found:
     """Returns what `ask` finds, as soon as the database answers; ends the process if it does not.
 
-    Only a server goes away and comes back: a file that cannot be opened is a wrong setting.
+    A table that others use, and that `ask` wants for itself, is waited for as a server is. Only a
+    server goes away and comes back: a file that cannot be opened is a wrong setting.
     """
     ends_at = time.monotonic() + wait_s
     while not leave.is_set():
@@ -167,7 +188,7 @@ async def _wait_for(
             if not database.has_row_locks:
                 exit_with(_unusable(error))
             if time.monotonic() >= ends_at:
-                logger.critical("database away", waited_s=wait_s, error=_cause(error))
+                logger.critical(_what_is_wrong(error), waited_s=wait_s, error=_cause(error))
                 sys.exit(FAILURE)
             logger.warning("waiting for the database", error=_cause(error))
         except _UNUSABLE as error:
@@ -177,11 +198,16 @@ async def _wait_for(
     sys.exit(0)
 
 
-def _upgrade(connection: Connection, service: str) -> None:
+def _upgrade(connection: Connection, service: str) -> str:
+    """Returns the revision that the database has then."""
+    present = _present_revision(connection, service)
+    if present is not None and _is_newer(present, service):
+        return present
     config = _config(service)
     config.attributes["connection"] = connection
     config.attributes["service"] = service
     command.upgrade(config, "head")
+    return newest_revision(service)
 
 
 def _present_revision(connection: Connection, service: str) -> str | None:
@@ -194,6 +220,12 @@ def _present_revision(connection: Connection, service: str) -> str | None:
 def _version_table(service: str) -> str:
     """Returns the table that names the revision; services that share a database have one each."""
     return f"{service}_schema_version"
+
+
+def _what_is_wrong(error: Unavailable) -> str:
+    cause = error.__cause__
+    is_in_use = cause is not None and trouble_of(cause) is Trouble.CONFLICT
+    return "tables in use" if is_in_use else "database away"
 
 
 def _unusable(error: BaseException) -> str:

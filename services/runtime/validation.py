@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from services.runtime.errors import FieldViolation, InvalidRequest
 
-__all__ = ["PAGE_SIZE_MAX", "Check", "Validator"]
+__all__ = ["PAGE_SIZE_MAX", "Check", "Validator", "rule_broken"]
 
 PAGE_SIZE_MAX = 1000
 REPEATED_MAX = 1000
@@ -66,6 +66,12 @@ class _Rule:
     nested: bool
     number: bool
     form: _Form | None
+
+
+def rule_broken(field: str, text: str) -> str:
+    """Returns the rule that `text` breaks in a field of this name; "" if it keeps to it."""
+    form = _FORMS[field]
+    return "" if form.pattern.fullmatch(text) else form.rule
 
 
 class Validator:

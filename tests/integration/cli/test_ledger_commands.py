@@ -17,6 +17,7 @@ import pytest
 
 from services.cli.statement import find_faults
 from services.client.credits import CreditsClient
+from services.runtime.errors import NotFound
 from tests.integration.generation.credits_service import CreditsService, running_credits
 
 NOTE = "to repeat this call, and not make another, add --request-id "
@@ -307,3 +308,43 @@ async def test_a_file_with_a_wrong_line_opens_no_account(desk: Desk) -> None:
     assert refused.code == 2
     assert "line 3: credits must be a whole number, 0 or more" in refused.err
     assert (await desk.client.get_balance("eva")).available_credits == 0
+
+
+async def test_a_user_that_cannot_be_opens_no_account_of_another(desk: Desk) -> None:
+    file = desk.folder / "balances.csv"
+    file.write_text("user_id,credits\neva,5\nbad user!,5\n" + "u" * 65 + ",5\n")
+
+    refused = await desk.run("import", str(file))
+
+    assert refused.code == 2
+    assert "line 3: user_id must be" in refused.err
+    assert "line 4: user_id must be" in refused.err
+    with pytest.raises(NotFound):
+        await anext(desk.client.transactions("eva"))
+
+
+async def test_a_name_that_fits_no_key_opens_no_account(desk: Desk) -> None:
+    file = desk.folder / "balances.csv"
+    file.write_text("user_id,credits\neva,5\n")
+
+    refused = [
+        await desk.run("import", str(file), "--name", name) for name in ("n" * 28, "a b", "")
+    ]
+
+    assert [one.code for one in refused] == [2, 2, 2]
+    assert "visible ASCII characters" in refused[0].err
+    with pytest.raises(NotFound):
+        await anext(desk.client.transactions("eva"))
+
+
+async def test_a_user_with_the_longest_id_is_brought_over_once(desk: Desk) -> None:
+    file = desk.folder / "balances.csv"
+    user = "u" * 64
+    file.write_text(f"user_id,credits\n{user},250\n")
+
+    first = await desk.json("import", str(file), "--name", "n" * 27)
+    again = await desk.json("import", str(file), "--name", "n" * 27)
+
+    assert first == {"accounts": 1, "credits": 250, "were_there": 0, "failures": []}
+    assert again == {"accounts": 1, "credits": 250, "were_there": 1, "failures": []}
+    assert (await desk.client.get_balance(user)).available_credits == 250

@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
+from services.runtime import tls
 from services.runtime.settings import load_settings
 from services.runtime.tls import TlsSettings, open_certificates
 from tests.certificates import Authority, Files
 
 NAMES = ("TLS_CERTIFICATE_FILE", "TLS_KEY_FILE", "TLS_CA_FILE")
+EARLIER_S = 1_700_000_000.0
 
 
 @pytest.fixture
@@ -103,6 +106,33 @@ def test_a_certificate_that_others_would_not_take(
     files = Files(tmp_path / "x").write(*authority.issue(*uris, **choices), authority.certificate)
 
     assert f"REELWORKS_{name}: …/tls.crt: {rule}" in refusal(files, capsys)
+
+
+class DayAfterTomorrow(datetime):
+    """The clock as it will be."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(days=2)
+
+
+def test_a_certificate_of_tomorrow_is_taken_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority()
+    files = authority.files(tmp_path, "credits")
+    certificates = files.read()
+    first = certificates.current()
+    issued = authority.issue("spiffe://reelworks/credits", first_day=1, days=30)
+    files.write(*issued, authority.certificate)
+    for path in files.settings.values():
+        os.utime(path, (EARLIER_S, EARLIER_S))  # Nobody writes them any more.
+
+    refused = [certificates.current() for _ in range(3)]
+    monkeypatch.setattr(tls, "datetime", DayAfterTomorrow)
+
+    assert refused == [first] * 3
+    assert certificates.current().certificate == issued[0]
 
 
 def test_files_that_do_not_belong_together(
