@@ -3,12 +3,14 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from services.credits.metrics import CreditsMetrics
 from services.credits.reads import LedgerReads
-from services.credits.records import Violation
+from services.credits.records import INVARIANTS, Violation
 from services.credits.verification import Verifier
 from services.runtime.errors import ServiceError
 from services.runtime.telemetry import get_logger
@@ -25,8 +27,27 @@ PART_S_MIN = 0.2
 """Between two parts."""
 JITTER = 0.2
 OVERDUE = timedelta(minutes=5)
+LISTED_MAX = 100
+"""Violations of a verification of the whole ledger that the log names; those above are counted."""
 
 logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What a verification of the whole ledger has found so far."""
+
+    listed: dict[Violation, None] = field(default_factory=dict)
+    above: Counter[str] = field(default_factory=Counter)
+    """How many more there are, by the rule that they break."""
+
+    def add(self, violation: Violation) -> bool:
+        """Tells whether there was room to list it."""
+        if len(self.listed) < LISTED_MAX:
+            self.listed[violation] = None
+            return True
+        self.above[violation.invariant] += 1
+        return False
 
 
 class Audit:
@@ -51,8 +72,8 @@ class Audit:
         self._figures_s = figures_s
         self._pass_s = pass_s
         self._first = ""
-        self._found: list[Violation] = []
-        self._standing: tuple[Violation, ...] = ()
+        self._found = _Findings()
+        self._standing = _Findings()
 
     async def run(self) -> None:
         """Looks until the process stops."""
@@ -66,20 +87,32 @@ class Audit:
         part = await self._verifier.verify_part(self._first)
         if part is None:
             return self._pass_s
-        known = {*self._standing, *self._found}
         for violation in part.violations:
-            if violation not in known:
+            if self._found.add(violation) and violation not in self._standing.listed:
                 logger.error("ledger", invariant=violation.invariant, detail=violation.detail)
-        self._found += part.violations
         is_whole = part.next_first is None
         if is_whole:
-            self._standing, self._found = tuple(self._found), []
+            if self._found.above:
+                logger.error(
+                    "ledger, and more than is listed", violations=self._found.above.total()
+                )
+            self._standing, self._found = self._found, _Findings()
             self._metrics.verified(datetime.now(UTC))
-        # What was found is shown at once, and until a whole verification finds it no more.
-        self._metrics.disagrees(tuple({*self._standing, *self._found}))
+        self._metrics.disagrees(self._disagreements())
         self._first = part.next_first or ""
         took_s = time.monotonic() - began
         return max(took_s / SHARE_MAX, self._pass_s if is_whole else PART_S_MIN)
+
+    def _disagreements(self) -> dict[str, int]:
+        """Returns how often each rule is broken.
+
+        What was found counts at once, and until a whole verification finds it no more.
+        """
+        before, now = self._standing, self._found
+        listed = Counter(violation.invariant for violation in before.listed | now.listed)
+        return {
+            name: listed[name] + max(before.above[name], now.above[name]) for name in INVARIANTS
+        }
 
     async def _read_figures(self) -> float:
         self._metrics.stands(await self._reads.open_reservations(OVERDUE), datetime.now(UTC))

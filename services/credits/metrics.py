@@ -1,7 +1,6 @@
 """What the credits service measures."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
 from services.credits.records import (
@@ -9,10 +8,9 @@ from services.credits.records import (
     OpenReservations,
     Transaction,
     TransactionType,
-    Violation,
 )
 from services.runtime.database import Database
-from services.runtime.metrics import Metrics
+from services.runtime.metrics import Metrics, PoolMetrics
 
 __all__ = ["CreditsMetrics"]
 
@@ -31,16 +29,16 @@ class CreditsMetrics:
         self._violations = metrics.gauge("ledger_violations")
         self._verified = metrics.gauge("ledger_verified_timestamp")
         self._batch_size = metrics.histogram("batch_size")
-        self._pool_in_use = metrics.gauge("database_pool_in_use")
+        self._pools = PoolMetrics(metrics)
         self._figures_read = metrics.gauge("figures_read_timestamp")
         for type_ in TransactionType:
             self._moved.labels(type_)
             self._transactions.labels(type_)
-        self.disagrees(())
+        self.disagrees({})
 
     def watch_pool(self, database: Database) -> None:
         """Shows how many connections of `database` are in use, whenever somebody looks."""
-        self._pool_in_use.set_function(lambda: database.connections_in_use)
+        self._pools.watch(database)
 
     def wrote(self, commands: int) -> None:
         """Counts a batch."""
@@ -58,11 +56,10 @@ class CreditsMetrics:
         self._overdue.set(figures.overdue)
         self._figures_read.set(read_at.timestamp())
 
-    def disagrees(self, violations: Sequence[Violation]) -> None:
-        """Shows how often each rule is broken."""
-        found = Counter(violation.invariant for violation in violations)
+    def disagrees(self, violations: Mapping[str, int]) -> None:
+        """Shows how often each rule is broken, by its name; what is not there, never."""
         for invariant in INVARIANTS:
-            self._violations.labels(invariant).set(found[invariant])
+            self._violations.labels(invariant).set(violations.get(invariant, 0))
 
     def verified(self, at: datetime) -> None:
         """Shows when all of the ledger was verified last."""

@@ -89,6 +89,7 @@ async def serve(settings: GenerationSettings, leave: asyncio.Event) -> None:
     measures = GenerationMetrics(offer.catalog, metrics)
     database = await open_migrated(settings, "generation", leave)
     measures.watch_pool(database)
+    measures.asks_for_webhooks(settings.webhook_public_url is not None)
     channel = connect(
         settings.credits_address,
         CREDITS_DEADLINES_S,

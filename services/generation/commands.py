@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.generation.deliveries import Disposition
-from services.generation.events import Event
+from services.generation.events import Event, Submitted
 from services.generation.prediction import Prediction
 from services.generation.state import Generation, Request
 
@@ -17,6 +17,7 @@ __all__ = [
     "Deliver",
     "Delivered",
     "Happen",
+    "prediction_in",
 ]
 
 
@@ -88,3 +89,14 @@ class Delivered:
 
 Command = Begin | Happen | Deliver
 Answer = Begun | Generation | Delivered | None
+
+
+def prediction_in(command: Command) -> Prediction | None:
+    """Returns the prediction that a command may bring, None if it brings none."""
+    match command:
+        case Deliver(prediction=prediction):
+            return prediction
+        case Happen(event=Submitted(prediction=prediction)):
+            return prediction
+        case _:
+            return None

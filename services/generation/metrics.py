@@ -20,7 +20,7 @@ from services.generation.state import (
     Stage,
 )
 from services.runtime.database import Database
-from services.runtime.metrics import OTHER, Metrics
+from services.runtime.metrics import OTHER, Metrics, PoolMetrics
 
 __all__ = ["GenerationMetrics"]
 
@@ -43,7 +43,7 @@ class GenerationMetrics:
         metrics = metrics or Metrics()
         self._catalog = catalog
         self._batch_size = metrics.histogram("batch_size")
-        self._pool_in_use = metrics.gauge("database_pool_in_use")
+        self._pools = PoolMetrics(metrics)
         self._created = metrics.counter("generations_created_total")
         self._ended = metrics.counter("generations_ended_total")
         self._completion_s = metrics.histogram("completion_seconds")
@@ -56,6 +56,7 @@ class GenerationMetrics:
         self._provider_usd = metrics.counter("provider_dollars_total")
         self._outcomes = metrics.counter("outcomes_total")
         self._told = metrics.counter("terminal_webhooks_total")
+        self._webhooks_asked = metrics.gauge("webhooks_asked")
         self._archive_margin_s = metrics.histogram("archive_margin_seconds")
         self._eta_hits = metrics.counter("eta_hits_total")
         self._orphans_charged = metrics.counter("orphans_charged_total")
@@ -74,7 +75,11 @@ class GenerationMetrics:
 
     def watch_pool(self, database: Database) -> None:
         """Shows how many connections of `database` are in use, whenever somebody looks."""
-        self._pool_in_use.set_function(lambda: database.connections_in_use)
+        self._pools.watch(database)
+
+    def asks_for_webhooks(self, is_asked: bool) -> None:
+        """Shows whether the provider is asked to tell of ends, or is only asked about them."""
+        self._webhooks_asked.set(is_asked)
 
     def wrote(self, commands: int) -> None:
         """Counts a batch."""

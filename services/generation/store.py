@@ -27,6 +27,7 @@ from services.generation.commands import (
     Deliver,
     Delivered,
     Happen,
+    prediction_in,
 )
 from services.generation.deliveries import Disposition, is_echo, rule
 from services.generation.events import (
@@ -163,7 +164,8 @@ class _Batch:
         self._now = await read_clock(self._connection)
         begins = {c.generation_id: c for c in reversed(commands) if isinstance(c, Begin)}
         delivers = [c for c in commands if isinstance(c, Deliver)]
-        told = {p.job_id for c in commands if (p := _prediction_in(c)) is not None}
+        predictions = [p for c in commands if (p := prediction_in(c)) is not None]
+        told = {p.job_id for p in predictions}
         if begins and self._unfinished_max is not None:
             # The first that came, first.
             arrived = list(begins.values())[::-1]
@@ -181,8 +183,9 @@ class _Batch:
         for row in rows.mappings():
             self._before[row["generation_id"]] = generation_of(row)
         self._now_is = dict(self._before)
-        # Another replica may have booked a prediction until the locks were ours.
-        await self._load_booked(told)
+        # Until the locks were ours, another replica may have booked a prediction or seen its end.
+        ended = {p.job_id for p in predictions if p.is_final} - self._ended
+        await self._load_booked((told - self._booked.keys()) | ended)
         await self._load_seeds(delivers)
         self._now = await read_clock(self._connection)
         self._bookings = Bookings(self._timing, self._now)
@@ -289,6 +292,8 @@ class _Batch:
         if after is generation:
             return generation
         self.steps.append((generation, after, event))
+        if isinstance(event, PredictionSeen | Submitted) and event.prediction.is_final:
+            self._ended.add(event.prediction.job_id)
         if after.stage is not generation.stage:
             self._transitions.append(transition(generation, after, event, self._now))
             self._bookings.give_up(generation, after)
@@ -357,9 +362,8 @@ class _Batch:
         )
         self._fresh_events = {tuple(row) for row in fresh}
 
-    async def _load_booked(self, told: AbstractSet[str]) -> None:
-        """Learns which generations the predictions that were told of are booked for."""
-        job_ids = told - self._booked.keys()
+    async def _load_booked(self, job_ids: AbstractSet[str]) -> None:
+        """Learns which generations predictions are booked for, and which have ended."""
         if job_ids:
             columns = tables.predictions.c
             found = await self._connection.execute(
@@ -428,16 +432,6 @@ _FILE_EVENT = (
     )
     .values(disposition=bindparam("new_disposition"))
 )
-
-
-def _prediction_in(command: Command) -> Prediction | None:
-    match command:
-        case Deliver(prediction=prediction):
-            return prediction
-        case Happen(event=Submitted(prediction=prediction)):
-            return prediction
-        case _:
-            return None
 
 
 def _event_key(command: Deliver) -> tuple[str, str, str, int]:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
+from services.credits import audit
 from services.credits.audit import Audit
 from services.credits.commands import OpenAccount, Reserve
 from services.credits.metrics import CreditsMetrics
@@ -82,6 +84,31 @@ async def test_what_does_not_agree_is_shown_at_once_and_until_it_does(database: 
     await watched.verify_all()
 
     assert (good, bad, still_bad) == (0, 1, 1)
+    assert watched.shown("ledger_violations", invariant="I1") == 0
+
+
+async def test_of_very_much_that_does_not_agree_some_is_named_and_all_is_counted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "LISTED_MAX", 3)
+    watched = Watched(database)
+
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE accounts SET available = available + 1"))
+    with capture_logs() as lines:
+        await watched.verify_all()
+        first = watched.shown("ledger_violations", invariant="I1")
+        await watched.verify_all()
+        second = watched.shown("ledger_violations", invariant="I1")
+    named = [line["detail"] for line in lines if line["event"] == "ledger"]
+    above = [line["violations"] for line in lines if "violations" in line]
+
+    assert (first, second) == (20, 20)
+    assert len(named) == len(set(named)) == 3
+    assert above == [37, 37], "another rule is broken as often"
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE accounts SET available = available - 1"))
+    await watched.verify_all()
     assert watched.shown("ledger_violations", invariant="I1") == 0
 
 
