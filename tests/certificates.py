@@ -64,6 +64,7 @@ class Authority:
         usages: Sequence[x509.ObjectIdentifier] = (SERVER, CLIENT),
         common_name: str = "x",
         days: float = 1,
+        first_day: float = -60,
     ) -> tuple[bytes, bytes]:
         """Returns a certificate with its key."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -79,7 +80,7 @@ class Authority:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        return self._sign(subject, key, extensions, days), pem
+        return self._sign(subject, key, extensions, days, first_day), pem
 
     def files(self, folder: Path, role: str, **choices: Any) -> Files:
         """Writes what a process with a role needs, which believes this authority."""
@@ -92,6 +93,7 @@ class Authority:
         key: ec.EllipticCurvePrivateKey,
         extensions: Sequence[tuple[x509.ExtensionType, bool]],
         days: float = 30,
+        first_day: float = -60,
     ) -> bytes:
         now = datetime.now(UTC)
         builder = (
@@ -100,7 +102,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=60))
+            .not_valid_before(now + timedelta(days=first_day))
             .not_valid_after(now + timedelta(days=days))
         )
         for extension, is_critical in extensions:
@@ -110,7 +112,7 @@ class Authority:
 
 def made_certificates(folder: Path) -> Path:
     """Makes what `reelworks certs` makes, and returns its folder."""
-    make_certificates(folder, [], timedelta(days=1))
+    make_certificates(folder, {}, timedelta(days=1))
     return folder
 
 

@@ -18,6 +18,7 @@ AUTHORITY_YEARS = 10
 CLOCKS_APART = timedelta(minutes=5)
 """How far behind the clock of another machine may be."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HOST_CHARACTERS_MAX = 253
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
@@ -78,8 +79,19 @@ class Authority:
         """Until when it is believed."""
         return self._certificate.not_valid_after_utc
 
-    def issue(self, role: str, hosts: Sequence[str], now: datetime, lifetime: timedelta) -> Issued:
-        """Returns a certificate of a role, good for this machine and for `hosts`."""
+    def issue(
+        self,
+        role: str,
+        hosts: Sequence[str],
+        now: datetime,
+        lifetime: timedelta,
+        *,
+        is_server: bool = True,
+    ) -> Issued:
+        """Returns a certificate of a role, good for this machine and for `hosts`.
+
+        Nobody believes a server that shows one of a role that is none.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         ends_at = min(now + lifetime, self.expires_at)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, role)])
@@ -87,14 +99,16 @@ class Authority:
             x509.UniformResourceIdentifier(f"spiffe://reelworks/{role}")
         ]
         names += [_general_name(host) for host in dict.fromkeys((*LOOPBACK, role, *hosts))]
-        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if is_server:
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         certificate = (
             _builder(name, key.public_key(), now, ends_at)
             .issuer_name(self._certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
@@ -107,21 +121,31 @@ class Authority:
 def names_of(certificate: bytes) -> tuple[str, ...]:
     """Returns the hosts that a certificate in PEM names; raises ValueError if it is none."""
     found = x509.load_pem_x509_certificate(certificate)
-    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
     addresses = names.get_values_for_type(x509.IPAddress)
     return (*names.get_values_for_type(x509.DNSName), *map(str, addresses))
 
 
 def is_host(name: str) -> bool:
     """Tells whether a certificate can name it: a DNS name, with `*.` before it or not, or an IP."""
-    return isinstance(_general_name(name), x509.IPAddress) or bool(_HOST.fullmatch(name))
+    if _HOST.fullmatch(name):
+        return len(name) <= HOST_CHARACTERS_MAX
+    return _address(name) is not None
 
 
 def _general_name(host: str) -> x509.GeneralName:
+    address = _address(host)
+    return x509.DNSName(host) if address is None else x509.IPAddress(address)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return ipaddress.ip_address(host)
     except ValueError:
-        return x509.DNSName(host)
+        return None
 
 
 def _builder(

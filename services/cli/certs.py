@@ -1,6 +1,8 @@
 """`reelworks certs`: makes a private authority and the certificates of all services."""
 
 import os
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,9 @@ from services.cli.output import Column, print_error, print_json, print_line, pri
 __all__ = ["ROLES", "NotMade", "Written", "certs", "make_certificates", "tls_settings"]
 
 ROLES = ("credits", "generation", "webhook", "web", "operator")
+SERVERS = ("credits", "generation", "webhook")
+"""The roles that answer by gRPC; a key of another one cannot pose as one of them."""
+EVERY_ROLE = "all"
 AUTHORITY = "ca.pem"
 AUTHORITY_KEY = Path("private", "ca.key")
 CERTIFICATE, KEY, AUTHORITY_COPY = "tls.crt", "tls.key", "ca.crt"
@@ -42,8 +47,10 @@ def certs(
     dns: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="A DNS name or IP address besides localhost and the role's name; repeatable.",
+            metavar="ROLE=NAME",
+            help="A DNS name or IP address by which a role is called, besides localhost and its "
+            "own name, as credits=credits.internal; repeatable. all=NAME is in every certificate: "
+            "only for a machine on which all of them run.",
         ),
     ] = None,
     days: Annotated[
@@ -60,18 +67,16 @@ def certs(
     """Make a private authority, good for 10 years, and certificates of services and operators.
 
     Running services take renewed ones up by themselves; without --dns they name what they named
-    before. With --force, everything that believed the old authority stops talking to the rest.
+    before, with it only what it says. With --force, everything that believed the old authority
+    stops talking to the rest.
 
     With --json: a line {file, what, valid_until} for each.
     """
-    names = dns or []
-    for name in names:
-        if not is_host(name):
-            raise typer.BadParameter(f"{name} is no DNS name", param_hint="--dns")
+    hosts = _hosts_of(dns or [])
     if renew and force:
         raise typer.BadParameter("keeps the authority that --force replaces", param_hint="--renew")
     try:
-        written = make_certificates(folder, names, timedelta(days=days), renew=renew, force=force)
+        written = make_certificates(folder, hosts, timedelta(days=days), renew=renew, force=force)
     except NotMade as error:
         print_error(str(error))
         raise typer.Exit(WRONG_USAGE) from None
@@ -85,9 +90,11 @@ def certs(
     print_table(_COLUMNS, [(file.file, file.what, file.valid_until) for file in written])
     print_line()
     print_line(f"Keep {folder / AUTHORITY_KEY} apart: who has it can be any of them.")
-    print_line(f"`reelworks up --certs {folder}` uses them; for the other commands:")
+    print_line(
+        f"`reelworks up --certs {shlex.quote(str(folder))}` uses them; for the other commands:"
+    )
     for name, value in tls_settings(folder, "operator").items():
-        print_line(f"  export {name}={value}")
+        print_line(f"  export {name}={shlex.quote(value)}")
 
 
 def tls_settings(folder: Path, role: str) -> dict[str, str]:
@@ -100,9 +107,17 @@ def tls_settings(folder: Path, role: str) -> dict[str, str]:
 
 
 def make_certificates(
-    folder: Path, hosts: list[str], lifetime: timedelta, *, renew: bool = False, force: bool = False
+    folder: Path,
+    hosts: Mapping[str, Sequence[str]],
+    lifetime: timedelta,
+    *,
+    renew: bool = False,
+    force: bool = False,
 ) -> list[Written]:
-    """Writes certificates for all roles, good for `hosts` too; raises NotMade."""
+    """Writes certificates for all roles, each good for its `hosts` too; raises NotMade.
+
+    Without any host, each names what the one before it did.
+    """
     now = datetime.now(UTC)
     if renew:
         authority = _read_authority(folder)
@@ -118,8 +133,28 @@ def make_certificates(
         authority = Authority.new(now)
         written = _write_authority(folder, authority)
     for role in ROLES:
-        written += _write_role(folder, role, authority, hosts, now, lifetime)
+        named = hosts.get(role, ()) if hosts else _hosts_before(folder / role)
+        written += _write_role(folder, role, authority, named, now, lifetime)
     return written
+
+
+def _hosts_of(given: Sequence[str]) -> dict[str, list[str]]:
+    """Returns what each role is called; raises BadParameter that says which one is wrong."""
+    hosts: dict[str, list[str]] = {}
+    for one in given:
+        role, separator, name = one.partition("=")
+        if not separator or role not in (*ROLES, EVERY_ROLE):
+            # In a certificate of all roles, each could pose as each.
+            raise typer.BadParameter(
+                f"{one} must be ROLE=NAME, as credits=credits.internal; a role is one of "
+                f"{', '.join(ROLES)}, or {EVERY_ROLE}",
+                param_hint="--dns",
+            )
+        if not is_host(name):
+            raise typer.BadParameter(f"{name} is no DNS name", param_hint="--dns")
+        for named in ROLES if role == EVERY_ROLE else (role,):
+            hosts.setdefault(named, []).append(name)
+    return hosts
 
 
 def _read_authority(folder: Path) -> Authority:
@@ -146,12 +181,12 @@ def _write_role(
     folder: Path,
     role: str,
     authority: Authority,
-    hosts: list[str],
+    hosts: Sequence[str],
     now: datetime,
     lifetime: timedelta,
 ) -> list[Written]:
     place = folder / role
-    issued = authority.issue(role, hosts or _hosts_before(place), now, lifetime)
+    issued = authority.issue(role, hosts, now, lifetime, is_server=role in SERVERS)
     # One after the other, each at once: who reads them in between keeps what it has.
     _write(place / AUTHORITY_COPY, authority.certificate)
     _write(place / KEY, issued.key, is_secret=True)

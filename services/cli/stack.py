@@ -49,6 +49,24 @@ PROVIDER_VARIABLES = (
 PROVIDER_SECRETS_FILE = "REELWORKS_WEBHOOK_SECRETS_FILE"
 PROVIDER_SERVICES = ("generation", "webhook")
 """The services that have to do with Replicate."""
+OWNERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL"), PROVIDER_SERVICES),
+    **dict.fromkeys(("REPLICATE_WEBHOOK_SECRET", PROVIDER_SECRETS_FILE), ("webhook",)),
+    "REELWORKS_STORAGE_ACCESS_KEY": ("generation",),
+    "REELWORKS_SUPABASE_JWT_SECRET": ("web",),
+    "REELWORKS_SUPABASE_ANON_KEY": ("web",),
+    "REELWORKS_RATE_LIMIT_URL": ("web",),
+    # Of these each has its own, if it has one.
+    "REELWORKS_DATABASE_URL": (),
+    "REELWORKS_ADDRESS": (),
+    "REELWORKS_HEALTH_ADDRESS": (),
+    "REELWORKS_METRICS_ADDRESS": (),
+    **{f"REELWORKS_{service.upper()}_DATABASE_URL": () for service in DATABASE_SERVICES},
+}
+"""Who inherits a variable, and the one of a file that holds its value; the rest is everybody's."""
+STORAGE_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_")
+"""How keys of object storage begin that its owner names."""
+STORAGE_SERVICES = ("generation", "web")
 SIMULATOR_TOKEN = "r8_simulator"  # noqa: S105  The simulator's, known to everybody.
 WEBHOOK_PATH = "/api/webhooks/replicate"
 POLL_INTERVAL_S = 2.0
@@ -189,8 +207,13 @@ class Stack:
             database = (
                 {"REELWORKS_DATABASE_URL_FILE": file} if file else {"REELWORKS_DATABASE_URL": url}
             )
+        certificates = {}
+        if self.certificates is not None:
+            certificates = tls_settings(self.certificates, service)
         return {
             **self._inherited(service),
+            **certificates,
+            **self._provider(service),
             **database,
             "REELWORKS_CALLBACK_KEYS_FILE": str(self._keys / "callback_keys"),
             "REELWORKS_ENVIRONMENT": self.environment.get("REELWORKS_ENVIRONMENT", "local"),
@@ -199,20 +222,11 @@ class Stack:
             **self._listeners()[service],
         }
 
-    def _inherited(self, service: str) -> dict[str, str]:
-        """Returns what a service has of the environment; nobody's secrets but its own."""
-        # The certificate in the environment is that of the person who calls the services.
-        inherited = {
-            name: value
-            for name, value in self.environment.items()
-            if not name.startswith("REELWORKS_TLS_")
+    def _inherited(self, process: str) -> dict[str, str]:
+        """Returns what a process has of the environment; nobody's secrets but its own."""
+        return {
+            name: value for name, value in self.environment.items() if _is_inherited(name, process)
         }
-        if self.certificates is not None:
-            inherited |= tls_settings(self.certificates, service)
-        if service in PROVIDER_SERVICES:
-            return {**inherited, **self._provider()}
-        hidden = (*PROVIDER_VARIABLES, PROVIDER_SECRETS_FILE)
-        return {name: value for name, value in inherited.items() if name not in hidden}
 
     def _listeners(self) -> dict[str, dict[str, str]]:
         """Returns where each service listens and whom it calls."""
@@ -267,9 +281,9 @@ class Stack:
             "REELWORKS_PROVIDER_SPEED": str(self.speed),
         }
 
-    def _provider(self) -> dict[str, str]:
+    def _provider(self, service: str) -> dict[str, str]:
         """Returns what differs from the inherited environment about Replicate."""
-        if not self.simulated:
+        if not self.simulated or service not in PROVIDER_SERVICES:
             return {}
         return {
             "REPLICATE_API_TOKEN": SIMULATOR_TOKEN,
@@ -312,9 +326,19 @@ class Stack:
         return ProcessPlan(
             "simulator",
             command,
-            self.environment,
+            self._inherited("simulator"),
             lambda: _answers(self.ports.control, "/control/state"),
         )
+
+
+def _is_inherited(name: str, process: str) -> bool:
+    # The certificate in the environment is that of the person who calls the services.
+    if name.startswith("REELWORKS_TLS_"):
+        return False
+    if name.startswith(STORAGE_VARIABLES):
+        return process in STORAGE_SERVICES
+    owners = OWNERS.get(name, OWNERS.get(name.removesuffix("_FILE")))
+    return owners is None or process in owners
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:

@@ -120,23 +120,28 @@ class Health:
         try:
             return asked.result(EXAMINE_S_MAX + 0.5)
         except TimeoutError:
+            # A connection that hangs also takes its time to be closed.
             asked.cancel()
-            return False
+            return self.serving and self._was_good()
 
     async def _is_welcome(self) -> bool:
         """Tells whether the database answered lately, and asks it again if that is a while ago."""
         if self._examine is None:
             return True
         async with self._examining:
-            now = self.loop.time()
+            now = time.monotonic()
             if now - self._examined_at >= EXAMINED_S:
                 self._examined_at = now
                 problem = await self._ask(self._examine)
                 if problem is None:
-                    self._good_at = self.loop.time()
+                    self._good_at = time.monotonic()
                 else:
                     logger.warning("not well", cause=problem)
-        return self.loop.time() - self._good_at < GOOD_S
+        return self._was_good()
+
+    def _was_good(self) -> bool:
+        """Tells whether the last good answer is young enough; any thread may ask."""
+        return time.monotonic() - self._good_at < GOOD_S
 
     async def _ask(self, examine: Examine) -> str | None:
         try:

@@ -85,7 +85,28 @@ _CALLS = {
         buckets=_AGE_S,
     ),
     "database_pool_in_use": Measure(
-        Kind.GAUGE, _WITH_DATABASE, "Connections to the database that are in use."
+        Kind.GAUGE,
+        _WITH_DATABASE,
+        "Connections to the database that are in use, by pool: writer, reader or scanner.",
+        ("pool",),
+    ),
+    "database_pool_size": Measure(
+        Kind.GAUGE,
+        _WITH_DATABASE,
+        "Connections to the database that a pool has at most.",
+        ("pool",),
+    ),
+    "certificate_expires_timestamp": Measure(
+        Kind.GAUGE,
+        _ALL,
+        "When the certificate that the process shows expires, in seconds since 1970; "
+        "0 without certificates.",
+    ),
+    "certificate_late_timestamp": Measure(
+        Kind.GAUGE,
+        _ALL,
+        "When that certificate should have been replaced, in the last fifth of its life, in "
+        "seconds since 1970; 0 without certificates.",
     ),
     "batch_size": Measure(
         Kind.HISTOGRAM,
@@ -227,6 +248,11 @@ _OF_GENERATION = {
         "Webhooks about the end of a prediction, first to tell or not, by whether they came within "
         "90 s of it.",
         ("timely",),
+    ),
+    "webhooks_asked": Measure(
+        Kind.GAUGE,
+        _GENERATION,
+        "1 while the provider is asked to send webhooks, 0 while polls alone tell of ends.",
     ),
     "archive_margin_seconds": Measure(
         Kind.HISTOGRAM,

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Protocol, Self
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,14 +27,48 @@ __all__ = [
     "OTHER",
     "PREFIX",
     "CallMetrics",
+    "HasPools",
     "Kind",
     "Measure",
     "Metrics",
+    "Pool",
+    "PoolMetrics",
+    "Validity",
     "serving_metrics",
 ]
 
 OTHER = "other"
 """Stands in a label for what this process does not know."""
+
+
+class Validity(Protocol):
+    """How long a certificate is good."""
+
+    @property
+    def expires_at(self) -> datetime:
+        """When nobody believes it any more."""
+
+    @property
+    def late_at(self) -> datetime:
+        """When it should have been replaced by another."""
+
+
+class Pool(Protocol):
+    """Keeps connections."""
+
+    def size(self) -> int:
+        """Returns how many there are at most."""
+
+    def checkedout(self) -> int:
+        """Returns how many somebody works with now."""
+
+
+class HasPools(Protocol):
+    """Reaches a database by connections that pools keep."""
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools, by what their connections are for."""
 
 
 class Metrics:
@@ -45,6 +81,20 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self._expires = self.gauge("certificate_expires_timestamp")
+        self._late = self.gauge("certificate_late_timestamp")
+
+    def watch_certificate(self, current: Callable[[], Validity]) -> None:
+        """Shows until when the certificate of the process is good, whenever somebody looks."""
+
+        def expires() -> float:
+            return current().expires_at.timestamp()
+
+        def late() -> float:
+            return current().late_at.timestamp()
+
+        self._expires.set_function(expires)
+        self._late.set_function(late)
 
     def counter(self, name: str) -> Counter:
         """Makes a counter."""
@@ -66,6 +116,20 @@ class Metrics:
             buckets=measure.buckets,
             registry=self.registry,
         )
+
+
+class PoolMetrics:
+    """Shows how many connections each pool of a database has, and how many are in use."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._in_use = metrics.gauge("database_pool_in_use")
+        self._size = metrics.gauge("database_pool_size")
+
+    def watch(self, database: HasPools) -> None:
+        """Shows them whenever somebody looks."""
+        for name in database.pools:
+            self._in_use.labels(name).set_function(partial(_connections_in_use, database, name))
+            self._size.labels(name).set_function(partial(_connections_max, database, name))
 
 
 class CallMetrics:
@@ -116,6 +180,14 @@ async def serving_metrics(metrics: Metrics, address: str | None) -> AsyncIterato
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         await asyncio.to_thread(thread.join)
+
+
+def _connections_in_use(database: HasPools, name: str) -> int:
+    return database.pools[name].checkedout()
+
+
+def _connections_max(database: HasPools, name: str) -> int:
+    return database.pools[name].size()
 
 
 def _declared(name: str, kind: Kind) -> Measure:

@@ -30,8 +30,9 @@ METADATA_BYTES_MAX = 16 * 1024
 HANG_DUMP_MARGIN_S = 5.0
 CALLS_MAX = 100_000
 COMPANION_MARGIN_S = 0.5
-CONNECTION_AGE_GRACE_MS = 60_000
-"""How long the calls of a connection that is too old may take to end."""
+CONNECTION_AGE_GRACE_MS = 620_000
+"""How long the calls of a connection that is too old may take to end: longer than any but streams
+may last, or they would be cut, and begin anew, on and on."""
 
 logger = get_logger(__name__)
 
@@ -45,8 +46,8 @@ class ServerSettings(ProcessSettings):
     """Where probes are answered, in plaintext: `host:port`, by `grpc.health.v1` alone, with the
     names `startup`, `ready` and `live`. None: only beside the services, at their address."""
     connection_age_s: Annotated[float | None, Field(gt=0, le=DAY_S)] = None
-    """After how long a connection is ended, calls on it within 60 s, so that its caller looks which
-    replicas there are. None: never; 300 where replicas come and go."""
+    """After how long a connection takes no new calls, so that its caller looks which replicas there
+    are; those under way have 620 s more. None: never; 300 where replicas come and go."""
     calls_max: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1000
     """How many unary calls are answered at once; those above are refused."""
     streams_max: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1000
@@ -155,6 +156,8 @@ class Server:
                 "without certificates (REELWORKS_TLS_CERTIFICATE_FILE, REELWORKS_TLS_KEY_FILE, "
                 "REELWORKS_TLS_CA_FILE) answers on this machine only"
             )
+        if certificates is not None and self.metrics is not None:
+            self.metrics.watch_certificate(certificates.current)
         server = grpc.aio.server(
             interceptors=server_interceptors(
                 self.domain,

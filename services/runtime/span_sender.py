@@ -17,7 +17,8 @@ __all__ = ["SpanSender"]
 class SpanSender:
     """Takes spans into a queue with a bound, and loses those above it.
 
-    Where to send them, how many may wait and which are kept say OpenTelemetry's variables.
+    Where to send them, how many may wait and which are kept say OpenTelemetry's variables; those
+    that make no sense raise ValueError.
     """
 
     def __init__(self, service: str, environment: str) -> None:

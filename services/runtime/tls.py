@@ -121,6 +121,8 @@ class Certificates:
         try:
             material = self._read()
         except WrongCertificates as error:
+            # The same files may be right later, as when they are not valid yet.
+            self._seen = ()
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 logger.warning("certificates not taken, the old ones are kept", cause=str(error))

@@ -122,10 +122,15 @@ def tracing(service: str, environment: str) -> Iterator[None]:
     if not _is_wanted():
         yield
         return
-    # Most processes never send a span, and should not pay for learning how.
-    from services.runtime.span_sender import SpanSender
+    try:
+        # Most processes never send a span, and should not pay for learning how.
+        from services.runtime.span_sender import SpanSender
 
-    sender = SpanSender(service, environment)
+        sender = SpanSender(service, environment)
+    except ValueError as error:
+        # What is said of the queue names its arguments; of others, their variables.
+        names = sorted(name for name in os.environ if name.startswith("OTEL_BSP_"))
+        exit_with(f"{', '.join(names) or 'OTEL_*'}: {error}")
     _Process.tracer = sender.tracer
     try:
         yield

@@ -88,8 +88,9 @@ class WebSettings(DevelopmentSettings, ProcessSettings):
     cookies secure. None: this machine's own names, on a loopback address only."""
     sign_in: SignIn | None = None
     """Who vouches for people: `jwks` and `secret` are Supabase, by its published keys or by a
-    shared one; `development` believes any name. None: development, if the address is a loopback
-    one, the public one too if there is one, and no proxy is named."""
+    shared one; `development` believes any name, and so goes with no public https address but this
+    machine's. None: development, if the address is a loopback one, the public one too if there is
+    one, and no proxy is named."""
     supabase_url: HttpAddress | None = None
     """Where Supabase answers, without `/auth`."""
     supabase_jwt_secret: Annotated[SecretStr | None, OR_FILE] = None
@@ -136,11 +137,15 @@ class WebSettings(DevelopmentSettings, ProcessSettings):
         return self.public_url is not None and self.public_url.startswith("https://")
 
     @property
+    def is_public(self) -> bool:
+        """Whether people reach the page by another name than this machine's own."""
+        public_name = urlsplit(self.public_url or "//localhost").hostname
+        return not is_loopback(f"[{public_name}]:0")
+
+    @property
     def is_of_one_machine(self) -> bool:
         """Whether nobody comes from elsewhere, as far as is known."""
-        public_name = urlsplit(self.public_url or "//localhost").hostname
-        names = (self.address, f"[{public_name}]:0")
-        return all(map(is_loopback, names)) and not self.trusted_proxies
+        return is_loopback(self.address) and not self.is_public and not self.trusted_proxies
 
     @property
     def media_origin_list(self) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ async def wired(settings: WebSettings, measured: Metrics | None = None) -> Async
         if storage is not None:
             stack.callback(storage.close)
         certificates = open_certificates(settings)
+        if certificates is not None and measured is not None:
+            measured.watch_certificate(certificates.current)
         credits_client = await stack.enter_async_context(
             CreditsClient(settings.credits_address, certificates, metrics.calls)
         )
@@ -88,6 +90,9 @@ async def _identity(settings: WebSettings, stack: contextlib.AsyncExitStack) -> 
     kind = settings.sign_in
     if kind is None and not settings.is_of_one_machine:
         rule = "must be set, except on a loopback address, with no public one and no proxies"
+        raise _wrong("SIGN_IN", rule)
+    if kind == "development" and settings.is_secure and settings.is_public:
+        rule = "must not be development where people come by https: it believes any name"
         raise _wrong("SIGN_IN", rule)
     if settings.public_url is None and not is_loopback(settings.address):
         raise _wrong("PUBLIC_URL", "must be set, except on a loopback address")

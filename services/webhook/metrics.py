@@ -4,7 +4,7 @@ from datetime import datetime
 
 from services.runtime.callback import Verdict
 from services.runtime.database import Database
-from services.runtime.metrics import Metrics
+from services.runtime.metrics import Metrics, PoolMetrics
 from services.webhook.events import Backlog
 from services.webhook.signature import Reason
 
@@ -20,7 +20,7 @@ class WebhookMetrics:
     def __init__(self, metrics: Metrics | None = None) -> None:
         """Takes the measures of the process; without them it counts for nobody."""
         metrics = metrics or Metrics()
-        self._pool_in_use = metrics.gauge("database_pool_in_use")
+        self._pools = PoolMetrics(metrics)
         self._requests = metrics.counter("webhook_requests_total")
         self._broken = metrics.counter("webhook_broken_requests_total")
         self._connections_refused = metrics.counter("webhook_connections_refused_total")
@@ -46,7 +46,7 @@ class WebhookMetrics:
 
     def watch_pool(self, database: Database) -> None:
         """Shows how many connections of `database` are in use, whenever somebody looks."""
-        self._pool_in_use.set_function(lambda: database.connections_in_use)
+        self._pools.watch(database)
 
     def answered(self, status: int, count: int = 1) -> None:
         """Counts answers to webhooks."""

@@ -50,7 +50,7 @@ async def test_a_video_is_made_and_paid_among_certificates_also_after_they_were_
         before = dict(stack.up_file.processes)
 
         first = await made(stack, "a red fox running through fresh snow")
-        make_certificates(folder, [], timedelta(days=1), renew=True)
+        make_certificates(folder, {}, timedelta(days=1), renew=True)
         second = await made(stack, "a red fox that rests")
 
         assert [first["status"], second["status"]] == ["COMPLETED"] * 2

@@ -14,6 +14,7 @@ from google.protobuf import wrappers_pb2
 from services.runtime.errors import FieldViolation
 from services.runtime.health import Examine
 from services.runtime.identity import Callers
+from services.runtime.metrics import Metrics
 from services.runtime.server import ServedService, Server, ServerSettings
 from services.runtime.tls import Certificates
 from tests.serving import free_address, serving
@@ -91,6 +92,7 @@ def new_server(
     request_bytes_max: Mapping[str, int] = MappingProxyType({}),
     callers: Callers = MappingProxyType({}),
     examine: Examine | None = None,
+    metrics: Metrics | None = None,
     **settings: Any,
 ) -> Server:
     given: dict[str, Any] = {"address": toy.address, "drain_s": 0, "grace_s": 10} | settings
@@ -104,6 +106,7 @@ def new_server(
         callers=callers,
         examine=examine,
         request_bytes_max=request_bytes_max,
+        metrics=metrics,
     )
 
 
@@ -113,6 +116,7 @@ async def running_toy(
     callers: Callers = MappingProxyType({}),
     examine: Examine | None = None,
     certificates: Certificates | None = None,
+    metrics: Metrics | None = None,
     **settings: Any,
 ) -> AsyncIterator[Toy]:
     """Runs the service with these settings until the block ends."""
@@ -120,7 +124,7 @@ async def running_toy(
 
     async def serve(leave: asyncio.Event) -> None:
         toy.leave = leave
-        server = new_server(toy, leave, request_bytes_max, callers, examine, **settings)
+        server = new_server(toy, leave, request_bytes_max, callers, examine, metrics, **settings)
         await server.serve()
 
     async with serving(serve, toy.address, certificates) as channel:

@@ -127,6 +127,44 @@ async def test_a_database_that_is_slow_for_a_moment_makes_nobody_unready() -> No
         known.end()
 
 
+async def test_a_database_that_hangs_makes_nobody_unready_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "GOOD_S", 2.0)
+    monkeypatch.setattr(health, "EXAMINE_S_MAX", 0.1)
+    hung, closed = asyncio.Event(), asyncio.Event()
+    hangs = False
+
+    async def examine() -> str | None:
+        try:
+            if hangs:
+                hung.set()
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # As a connection that does not answer takes its time to be closed.
+            await closed.wait()
+            raise
+        return None
+
+    address = free_address()
+    async with running_toy(health_address=address, examine=examine):
+        await becomes(address, {"startup": True, "ready": True, "live": True})
+        good_since = time.monotonic()
+        monkeypatch.setattr(health, "EXAMINED_S", 0.01)
+        hangs = True
+        answers: list[bool] = []
+        while not hung.is_set():
+            answers.append((await probed(address))["ready"])
+        answered_after_s = time.monotonic() - good_since
+        await becomes(address, {"startup": True, "ready": False, "live": True})
+        hangs = False
+        closed.set()
+        await becomes(address, {"startup": True, "ready": True, "live": True})
+
+    assert answered_after_s < health.GOOD_S, "else the answer tells nothing"
+    assert all(answers)
+
+
 async def test_a_process_whose_loop_hangs_says_so_and_only_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

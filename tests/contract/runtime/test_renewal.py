@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from services.runtime.channel import connect, invoke
 from services.runtime.errors import DeadlineExceeded, Unavailable
+from services.runtime.metrics import Metrics
 from services.runtime.renewal import RenewedChannel
 from services.runtime.tls import Certificates
 from tests.certificates import Authority, Files
@@ -269,3 +270,12 @@ async def test_the_files_are_read_again_only_when_they_have_changed(
     monkeypatch.undo()
     client.write(*authority.issue(OPERATOR), authority.certificate)
     assert certificates.current() is not first
+
+
+async def test_a_server_measures_until_when_its_certificate_is_good(server: Files) -> None:
+    metrics, certificates = Metrics(), server.read()
+
+    async with running_toy(certificates=certificates, metrics=metrics, **server.settings):
+        expires_s = metrics.registry.get_sample_value("reelworks_certificate_expires_timestamp")
+
+    assert expires_s == certificates.current().expires_at.timestamp()

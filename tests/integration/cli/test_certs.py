@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from services.cli.certs import ROLES
 from tests.certificates import certificates_of
 from tests.end_to_end.running import environment, reelworks
+
+SERVER_AUTH, CLIENT_AUTH = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 
 
 def certs(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +44,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_each_role_gets_a_certificate_that_its_process_can_use(tmp_path: Path) -> None:
     folder = tmp_path / "certs"
-    made = certs("--folder", str(folder), "--dns", "credits.example", "--dns", "10.0.0.7")
+    made = certs(
+        *("--folder", str(folder), "--dns", "credits=credits.example", "--dns", "all=10.0.0.7")
+    )
 
     assert made.returncode == 0, made.stderr
     expected = {"ca.pem", "private/ca.key"}
@@ -52,8 +57,9 @@ def test_each_role_gets_a_certificate_that_its_process_can_use(tmp_path: Path) -
         left = material.expires_at - datetime.now(UTC)
         assert material.role == role
         assert timedelta(days=89) < left < timedelta(days=90)
-        assert names(folder, role) == {
-            *("localhost", "127.0.0.1", "::1", role, "credits.example", "10.0.0.7"),
+        own = {"credits.example"} if role == "credits" else set()
+        assert names(folder, role) == own | {
+            *("localhost", "127.0.0.1", "::1", role, "10.0.0.7"),
             f"spiffe://reelworks/{role}",
         }
     for path in folder.rglob("*.key"):
@@ -65,7 +71,10 @@ def test_each_role_gets_a_certificate_that_its_process_can_use(tmp_path: Path) -
 
 def test_nothing_is_written_over_but_by_renewal_or_force(tmp_path: Path) -> None:
     folder = tmp_path / "certs"
-    assert certs("--folder", str(folder), "--dns", "credits.example").returncode == 0
+    made = certs(
+        *("--folder", str(folder), "--dns", "credits=credits.example", "--dns", "web=web.example")
+    )
+    assert made.returncode == 0, made.stderr
     first = content(folder)
 
     again = certs("--folder", str(folder))
@@ -88,13 +97,20 @@ def test_nothing_is_written_over_but_by_renewal_or_force(tmp_path: Path) -> None
     for role in ROLES:
         assert second[f"{role}/tls.crt"] != first[f"{role}/tls.crt"]
         assert second[f"{role}/tls.key"] != first[f"{role}/tls.key"]
-        assert "credits.example" in names(folder, role)
+        assert ("credits.example" in names(folder, role)) == (role == "credits")
+        assert ("web.example" in names(folder, role)) == (role == "web")
         left = certificates_of(folder, role).current().expires_at - datetime.now(UTC)
         assert timedelta(days=6) < left < timedelta(days=7)
 
     assert certs("--folder", str(folder), "--force").returncode == 0
     assert content(folder)["ca.pem"] != first["ca.pem"]
-    assert "credits.example" in names(folder, "web")
+    assert "credits.example" in names(folder, "credits")
+
+    moved = certs("--folder", str(folder), "--renew", "--dns", "web=studio.example")
+    assert moved.returncode == 0, moved.stderr
+    assert "studio.example" in names(folder, "web")
+    assert "web.example" not in names(folder, "web")
+    assert "credits.example" not in names(folder, "credits"), "only what --dns says"
 
 
 @pytest.mark.parametrize(
@@ -102,9 +118,14 @@ def test_nothing_is_written_over_but_by_renewal_or_force(tmp_path: Path) -> None
     [
         (["--renew"], "ca.pem is missing, which --renew needs"),
         (["--renew", "--force"], "--renew"),
-        (["--dns", "spiffe://reelworks/operator"], "is no DNS name"),
-        (["--dns", "a b"], "is no DNS name"),
-        (["--dns", ""], "is no DNS name"),
+        (["--dns", "web=spiffe://reelworks/operator"], "is no DNS name"),
+        (["--dns", "web=a b"], "is no DNS name"),
+        (["--dns", "web="], "is no DNS name"),
+        (["--dns", "web=ünï.example"], "is no DNS name"),
+        (["--dns", "web=" + "a." * 127], "is no DNS name"),
+        (["--dns", "credits.example"], "must be ROLE=NAME"),
+        (["--dns", "simulator=a.example"], "must be ROLE=NAME"),
+        (["--dns", ""], "must be ROLE=NAME"),
         (["--days", "0"], "--days"),
         (["--days", "3651"], "--days"),
     ],
@@ -129,3 +150,37 @@ def test_an_authority_that_was_tampered_with_signs_nothing(tmp_path: Path) -> No
     assert refused.returncode == 2
     assert "the key is not that of the certificate" in refused.stderr
     assert content(folder) == before
+
+
+def test_a_key_of_a_role_that_is_no_server_cannot_pose_as_one(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    assert certs("--folder", str(folder)).returncode == 0
+
+    servers = {role for role in ROLES if SERVER_AUTH in usages(folder, role)}
+
+    assert servers == {"credits", "generation", "webhook"}
+    assert all(CLIENT_AUTH in usages(folder, role) for role in ROLES)
+
+
+def usages(folder: Path, role: str) -> x509.ExtendedKeyUsage:
+    found = x509.load_pem_x509_certificate((folder / role / "tls.crt").read_bytes())
+    return found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+
+
+def test_a_certificate_without_names_is_replaced_too(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    assert certs("--folder", str(folder)).returncode == 0
+    (folder / "web" / "tls.crt").write_bytes((folder / "ca.pem").read_bytes())
+
+    renewed = certs("--folder", str(folder), "--renew")
+
+    assert renewed.returncode == 0, renewed.stderr
+    assert "web" in names(folder, "web")
+
+
+def test_lines_for_a_shell_survive_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my certs"
+
+    made = certs("--folder", str(folder))
+
+    assert f"export REELWORKS_TLS_KEY_FILE='{folder}/operator/tls.key'" in made.stdout

@@ -60,7 +60,14 @@ async def test_two_hosts_are_refused_if_one_is_foreign(lobby: Studio) -> None:
 
 
 async def test_elsewhere_only_the_public_name_is_known(tmp_path: Path) -> None:
-    settings = web_settings(tmp_path, address="0.0.0.0:8080", public_url="https://Studio.example")
+    settings = web_settings(
+        tmp_path,
+        address="0.0.0.0:8080",
+        public_url="https://Studio.example",
+        sign_in="secret",
+        supabase_jwt_secret="x" * 32,
+        jwt_issuer="https://issuer.example",
+    )
     async with running_studio(settings) as studio:
         assert (await asked(studio, "studio.example")).status_code == 200
         assert (await asked(studio, "studio.example:443")).status_code == 200

@@ -77,6 +77,15 @@ async def wait_until_live(url: str) -> None:
             {"ADDRESS": "0.0.0.0:0", "SIGN_IN": "development"},
             "REELWORKS_PUBLIC_URL: must be set, except on a loopback address",
         ),
+        (
+            {
+                "ADDRESS": "0.0.0.0:0",
+                "FORWARDED_ALLOW_IPS": "127.0.0.1",
+                "PUBLIC_URL": "https://studio.example",
+                "SIGN_IN": "development",
+            },
+            "REELWORKS_SIGN_IN: must not be development where people come by https",
+        ),
         ({"STORAGE_URL": "s3://bucket"}, "REELWORKS_MEDIA_ORIGINS: must be set"),
         (
             {"SIGN_IN": "anybody"},

@@ -16,7 +16,12 @@ from services.cli.stack import (
     database_url,
     make_keys,
 )
+from services.credits.settings import CreditsSettings
+from services.generation.settings import GenerationSettings
 from services.runtime.callback import parse_keys
+from services.runtime.settings import OrFile, Settings
+from services.web.settings import WebSettings
+from services.webhook.settings import WebhookSettings
 
 PORTS = Ports(*range(1001, 1010))
 
@@ -80,13 +85,76 @@ def test_who_has_nothing_to_do_with_replicate_gets_no_secret_of_it(service: str)
     assert "REPLICATE_API_TOKEN" not in stack().settings(service)
 
 
+SETTINGS: dict[str, type[Settings]] = {
+    "credits": CreditsSettings,
+    "generation": GenerationSettings,
+    "webhook": WebhookSettings,
+    "web": WebSettings,
+}
+
+
+def secrets_of(settings: type[Settings]) -> set[str]:
+    """Returns the variables with what only some processes should know, as the settings mark it."""
+    return {
+        field.validation_alias
+        if isinstance(field.validation_alias, str)
+        else f"REELWORKS_{name.upper()}"
+        for name, field in settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+        or any(isinstance(mark, OrFile) for mark in field.metadata)
+    }
+
+
+@pytest.mark.parametrize("suffix", ["", "_FILE"])
+@pytest.mark.parametrize("service", [*SETTINGS, "simulator"])
+def test_nobody_inherits_secrets_of_others(service: str, suffix: str) -> None:
+    all_secrets = set().union(*map(secrets_of, SETTINGS.values()))
+    own = secrets_of(SETTINGS[service]) if service in SETTINGS else set()
+    given = {f"{name}{suffix}": "given" for name in all_secrets}
+    databases = ("CREDITS", "GENERATION", "WEBHOOK")
+    given |= {f"REELWORKS_{name}_DATABASE_URL{suffix}": f"of {name}" for name in databases}
+    if service == "simulator":
+        # It stands in for Replicate only without a token of Replicate's.
+        del given[f"REPLICATE_API_TOKEN{suffix}"]
+    of = stack(**given)
+
+    plans = {plan.name: plan for stage in of.stages() for plan in stage}
+    environment = plans[service].environment
+
+    assert len(all_secrets) >= 7
+    foreign = {f"{name}{suffix}" for name in all_secrets - own}
+    assert not {name for name in foreign if environment.get(name)}
+    assert {f"{name}{suffix}" for name in own} <= environment.keys()
+    assert [value for value in environment.values() if value.startswith("of ")] == (
+        [f"of {service.upper()}"] if service.upper() in databases else []
+    )
+
+
+def test_keys_of_object_storage_are_for_those_who_use_it() -> None:
+    given = stack(AWS_SECRET_ACCESS_KEY="key")
+
+    knowing = [name for name in SETTINGS if "AWS_SECRET_ACCESS_KEY" in given.settings(name)]
+
+    assert knowing == ["generation", "web"]
+
+
+def test_an_address_of_one_process_is_not_that_of_all() -> None:
+    given = stack(REELWORKS_HEALTH_ADDRESS=":50059", REELWORKS_METRICS_ADDRESS=":9464")
+
+    for service in SETTINGS:
+        settings = given.settings(service)
+        assert "REELWORKS_HEALTH_ADDRESS" not in settings
+        assert settings.get("REELWORKS_METRICS_ADDRESS") != ":9464"
+
+
 def test_with_a_token_the_real_replicate_works_and_no_simulator_runs() -> None:
     real = stack(REPLICATE_API_TOKEN="r8_real", REPLICATE_WEBHOOK_SECRET="whsec_real")
 
     assert names(real) == [["credits", "generation", "webhook"], ["web"]]
     settings = real.settings("generation")
     assert settings["REPLICATE_API_TOKEN"] == "r8_real"
-    assert settings["REPLICATE_WEBHOOK_SECRET"] == "whsec_real"
+    assert "REPLICATE_WEBHOOK_SECRET" not in settings
+    assert real.settings("webhook")["REPLICATE_WEBHOOK_SECRET"] == "whsec_real"
     assert "REPLICATE_BASE_URL" not in settings
     assert "REELWORKS_WEBHOOK_PUBLIC_URL" not in settings
     assert settings["REELWORKS_POLL_INTERVAL_S"] == "2.0"

@@ -72,6 +72,9 @@ def test_without_a_collector_no_span_is_made(
         ("OTEL_TRACES_EXPORTER", "zipkin", "must be otlp or none, not zipkin"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "must be http/protobuf, not grpc"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "otel:4318", "must be http://host:port"),
+        # 512 spans are sent at once.
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "511", "max_export_batch_size must be less than or equal"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", "schedule_delay_millis must be positive"),
     ],
 )
 def test_a_variable_that_makes_no_sense_is_named(
