@@ -31,6 +31,12 @@ _FOREIGN: Mapping[str, frozenset[str]] = {
     "process_resident_memory_bytes": _SCRAPE,
     "process_start_time_seconds": _SCRAPE,
     "prometheus_rule_evaluation_failures_total": _SCRAPE | {"rule_group"},
+    # Of CloudNativePG, whose databases have the name of their cluster for a job.
+    "cnpg_collector_pg_wal_archive_status": _SCRAPE | {"value"},
+    "cnpg_pg_stat_archiver_last_archived_time": _SCRAPE,
+    "cnpg_pg_stat_archiver_last_failed_time": _SCRAPE,
+    # Of its plugin for backups.
+    "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp": _SCRAPE,
     "ALERTS": _SCRAPE | {"alertname"},
 }
 """Measures that are not of our making, and their labels."""
@@ -38,6 +44,7 @@ _WRONG = (
     "sum(rate(reelworks_webhook_requests_total[5m])",
     "max(reelworks_surprises)",
     "max(reelworks_webhook_dead_count)",
+    "max(cnpg_collector_last_available_backup_timestamp)",
     'sum(rate(reelworks_webhook_requests_total{status="200"}[5m]))',
     "sum by (status) (rate(reelworks_webhook_requests_total[5m]))",
     'rate(reelworks_webhook_ack_seconds_bucket{le="1.5"}[5m])',

@@ -11,9 +11,12 @@ __all__ = ["ALERTS", "WATCHDOG", "missing_measures"]
 PAGE, TICKET = Severity.PAGE, Severity.TICKET
 
 JOBS = ("credits", "generation", "webhook", "web")
-POOL = 10
-"""Connections that a process has to its database."""
-
+_POOL = "reelworks_database_pool_in_use"
+_POOL_SIZE = "reelworks_database_pool_size"
+_WRITER = '{job="credits",pool="writer"}'
+_READER = '{job="credits",pool="reader"}'
+_EXPIRES = "reelworks_certificate_expires_timestamp"
+_LATE = "reelworks_certificate_late_timestamp"
 _FIGURES = "reelworks_figures_read_timestamp"
 _CALLS = "reelworks_rpc_server_seconds_count"
 _BROKEN = f'{_CALLS}{{code=~"INTERNAL|UNKNOWN|DATA_LOSS"}}'
@@ -126,20 +129,78 @@ _PROCESSES = (
     Alert(
         name="DatabasePoolFull",
         job="",
-        summary="All connections of a process to its database have been in use for minutes.",
+        summary="All connections of a pool to a database have been in use for minutes.",
         conditions={
             TICKET: Condition(
-                f"max by (job) (min_over_time(reelworks_database_pool_in_use[5m]))\n>= {POOL}"
+                f"max by (job, pool) (\n  min_over_time({_POOL}[5m]) >= {_POOL_SIZE}\n)"
             )
         },
         cases=(
+            # The readers are free all the while.
             Case(
-                {'reelworks_database_pool_in_use{job="credits"}': "10x30"},
+                {
+                    f"{_POOL}{_WRITER}": "3x30",
+                    f"{_POOL_SIZE}{_WRITER}": "3x30",
+                    f"{_POOL}{_READER}": "0x30",
+                    f"{_POOL_SIZE}{_READER}": "3x30",
+                },
                 "20m",
+                (TICKET,),
+                labels=({"job": "credits", "pool": "writer"},),
+            ),
+            Case(
+                {f"{_POOL}{_WRITER}": "10x3 9 10x3 2x30", f"{_POOL_SIZE}{_WRITER}": "10x40"}, "8m"
+            ),
+            # Many, of pools that have many.
+            Case(
+                {
+                    f"{_POOL}{_WRITER}": "7x30",
+                    f"{_POOL_SIZE}{_WRITER}": "10x30",
+                    f"{_POOL}{_READER}": "7x30",
+                    f"{_POOL_SIZE}{_READER}": "10x30",
+                },
+                "20m",
+            ),
+        ),
+    ),
+    Alert(
+        name="CertificateExpires",
+        job="",
+        summary="A process shows a certificate that should have been replaced.",
+        conditions={
+            # One of 90 days is late for 18 of them, one of a day for five hours.
+            PAGE: Condition(f"max by (job) ({_EXPIRES} > 0 < time() + 2 * 3600)"),
+            TICKET: Condition(f"max by (job) ({_LATE} > 0 < time())", "15m"),
+        },
+        cases=(
+            # The clock of these worlds begins at 0.
+            Case(
+                {f'{_EXPIRES}{{job="credits"}}': "9000x60", f'{_LATE}{{job="credits"}}': "600x60"},
+                "40m",
+                (PAGE, TICKET),
+                labels=({"job": "credits"},),
+            ),
+            Case(
+                {
+                    f'{_EXPIRES}{{job="credits"}}': "1555200x60",
+                    f'{_LATE}{{job="credits"}}': "600x60",
+                },
+                "40m",
                 (TICKET,),
                 labels=({"job": "credits"},),
             ),
-            Case({'reelworks_database_pool_in_use{job="credits"}': "10x3 9 10x3 2x30"}, "8m"),
+            # One of a day, replaced when it was due.
+            Case(
+                {
+                    f'{_EXPIRES}{{job="credits"}}': "28200x10 86400x50",
+                    f'{_LATE}{{job="credits"}}': "10800x10 69120x50",
+                },
+                "40m",
+            ),
+            # Without certificates.
+            Case(
+                {f'{_EXPIRES}{{job="credits"}}': "0x60", f'{_LATE}{{job="credits"}}': "0x60"}, "40m"
+            ),
         ),
     ),
 )

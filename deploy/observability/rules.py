@@ -9,7 +9,13 @@ from typing import Any
 
 import yaml
 
-from deploy.observability import objectives, presence_alerts, product_alerts, webhook_alerts
+from deploy.observability import (
+    database_alerts,
+    objectives,
+    presence_alerts,
+    product_alerts,
+    webhook_alerts,
+)
 from deploy.observability.alerting import Alert, Case, Severity
 from deploy.observability.files import write_or_check
 
@@ -43,6 +49,7 @@ GROUPS: Mapping[str, Sequence[Alert]] = {
     "objectives": _OBJECTIVES,
     "product": product_alerts.ALERTS,
     "webhooks": webhook_alerts.ALERTS,
+    "databases": database_alerts.ALERTS,
     "presence": (
         *presence_alerts.ALERTS,
         presence_alerts.missing_measures(_MEASURING),

@@ -17,6 +17,7 @@ _SOURCE = 'reelworks_outcomes_total{source="poll"}'
 _ARRIVED = 'reelworks_terminal_webhooks_total{timely="yes"}'
 _LAST = "reelworks_webhook_last_received_timestamp"
 _STARTED = "process_start_time_seconds"
+_ASKED = "reelworks_webhooks_asked"
 _RUNNING = 'reelworks_generations{stage="RUNNING"}'
 
 ALERTS = (
@@ -137,17 +138,34 @@ ALERTS = (
                 # A process that has just begun has had none yet.
                 f"time() - max({_LAST} > {_STARTED}\n"
                 f"  or {_STARTED} and {_LAST}) > 900\n"
-                f"and min_over_time(max({_RUNNING})[15m:1m]) > 0"
+                f"and min_over_time(max({_RUNNING})[15m:1m]) > 0\n"
+                # Where only polls tell of ends, none comes.
+                f"and max({_ASKED}) > 0"
             )
         },
         cases=(
-            Case({_LAST: "60x60", _STARTED: "1x60", _RUNNING: "2x60"}, "30m", (TICKET,)),
-            Case({_LAST: "0x60", _STARTED: "60x60", _RUNNING: "2x60"}, "30m", (TICKET,)),
-            Case({_LAST: "60+60x60", _STARTED: "1x60", _RUNNING: "2x60"}, "30m"),
+            Case(
+                {_LAST: "60x60", _STARTED: "1x60", _RUNNING: "2x60", _ASKED: "1x60"},
+                "30m",
+                (TICKET,),
+            ),
+            Case(
+                {_LAST: "0x60", _STARTED: "60x60", _RUNNING: "2x60", _ASKED: "1x60"},
+                "30m",
+                (TICKET,),
+            ),
+            Case({_LAST: "60+60x60", _STARTED: "1x60", _RUNNING: "2x60", _ASKED: "1x60"}, "30m"),
+            # Polls only.
+            Case(
+                {_LAST: "0x60", _STARTED: "60x60", _RUNNING: "2x60", _ASKED: "0x60"},
+                "30m",
+            ),
             # It has just begun.
-            Case({_LAST: "0x60", _STARTED: "1500x60", _RUNNING: "2x60"}, "30m"),
+            Case({_LAST: "0x60", _STARTED: "1500x60", _RUNNING: "2x60", _ASKED: "1x60"}, "30m"),
             # Nothing runs.
-            Case({_LAST: "60x60", _STARTED: "1x60", _RUNNING: "2x20 0 2x39"}, "30m"),
+            Case(
+                {_LAST: "60x60", _STARTED: "1x60", _RUNNING: "2x20 0 2x39", _ASKED: "1x60"}, "30m"
+            ),
         ),
     ),
     Alert(
@@ -157,15 +175,20 @@ ALERTS = (
         conditions={
             TICKET: Condition(
                 f"1 - sum(increase({_ARRIVED}[1h])) / sum(increase({_ENDED}[1h])) > 0.01\n"
-                f"and sum(increase({_ENDED}[1h])) - sum(increase({_ARRIVED}[1h])) >= 3",
+                f"and sum(increase({_ENDED}[1h])) - sum(increase({_ARRIVED}[1h])) >= 3\n"
+                f"and max({_ASKED}) > 0",
                 "15m",
             )
         },
         cases=(
-            Case({_SOURCE: "0+100x120", _ARRIVED: "0+95x120"}, "90m", (TICKET,)),
+            Case({_SOURCE: "0+100x120", _ARRIVED: "0+95x120", _ASKED: "1x120"}, "90m", (TICKET,)),
+            # None comes at all.
+            Case({_SOURCE: "0+100x120", _ARRIVED: "0x120", _ASKED: "1x120"}, "90m", (TICKET,)),
+            # None was asked for.
+            Case({_SOURCE: "0+100x120", _ARRIVED: "0x120", _ASKED: "0x120"}, "90m"),
             # Polls may be the first to tell: what counts is that the webhook came.
-            Case({_SOURCE: "0+1000x120", _ARRIVED: "0+995x120"}, "90m"),
-            Case({_SOURCE: "0x60 9x60", _ARRIVED: "0x60 7x60"}, "90m"),
+            Case({_SOURCE: "0+1000x120", _ARRIVED: "0+995x120", _ASKED: "1x120"}, "90m"),
+            Case({_SOURCE: "0x60 9x60", _ARRIVED: "0x60 7x60", _ASKED: "1x120"}, "90m"),
         ),
     ),
 )

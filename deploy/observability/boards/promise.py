@@ -90,13 +90,14 @@ BOARD = Board(
                 Panel(
                     "Webhooks that arrive",
                     "Predictions whose last webhook came within 90 s of their end, whoever told of "
-                    "it first. Target: more than 99 %.",
+                    "it first. Target: more than 99 %. Empty where none is asked for.",
                     (
                         (
                             (
                                 "sum(increase(reelworks_terminal_webhooks_total"
                                 '{timely="yes"}[1d]))'
                                 " / sum(increase(reelworks_outcomes_total[1d]))"
+                                " and max(reelworks_webhooks_asked) > 0"
                             ),
                             "",
                         ),

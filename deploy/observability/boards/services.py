@@ -5,6 +5,11 @@ from deploy.observability.panels import RATE, Board, Panel, Row
 __all__ = ["BOARD"]
 
 SERVICES = "credits|generation|webhook|web"
+_POOL_SHARE = """\
+max by (job, pool) (
+  reelworks_database_pool_in_use / reelworks_database_pool_size
+)"""
+_LEFT = "min by (job) (reelworks_certificate_{}_timestamp > 0) - time()"
 
 BOARD = Board(
     "services",
@@ -19,7 +24,7 @@ BOARD = Board(
                     "Processes that Prometheus can read.",
                     ((f'sum by (job) (up{{job=~"{SERVICES}"}})', "{{job}}"),),
                     "none",
-                    6,
+                    5,
                 ),
                 Panel(
                     "Memory",
@@ -31,7 +36,7 @@ BOARD = Board(
                         ),
                     ),
                     "bytes",
-                    6,
+                    5,
                 ),
                 Panel(
                     "Processor",
@@ -46,16 +51,27 @@ BOARD = Board(
                         ),
                     ),
                     "none",
-                    6,
+                    5,
                     red_above=0.9,
                 ),
                 Panel(
                     "Database connections",
-                    "In use by the process that uses most; each has 10 unless set otherwise.",
-                    (("max by (job) (reelworks_database_pool_in_use)", "{{job}}"),),
-                    "none",
-                    6,
-                    red_above=10,
+                    "In use, as a share of its pool, where that is greatest: 1 is all of it.",
+                    ((_POOL_SHARE, "{{job}} {{pool}}"),),
+                    "percentunit",
+                    5,
+                    red_above=1,
+                ),
+                Panel(
+                    "Certificates",
+                    "Until the first of a service expires, and until it should be replaced.",
+                    (
+                        (_LEFT.format("expires"), "{{job}} expires"),
+                        (_LEFT.format("late"), "{{job}} is late"),
+                    ),
+                    "dtdurations",
+                    4,
+                    red_below=0,
                 ),
             ),
         ),

@@ -107,7 +107,7 @@ def test_page_and_ticket_are_told_whom_they_are_about() -> None:
     by_series = {alert.name for alert in ALERTS if not alert.job}
 
     assert all(
-        re.search(r"by \(job\)|^up|absent\(", condition.expression)
+        re.search(r"by \(job\b|^up|absent\(", condition.expression)
         for alert in ALERTS
         if alert.name in by_series
         for condition in alert.conditions.values()
