@@ -73,9 +73,9 @@ deploy-lint: .deploy-venv/installed ## Checks deploy/: images, manifests, compos
 	rm -rf .deploy-venv/debian && mkdir -p .deploy-venv/debian && cd .deploy-venv/debian && { \
 		{ test "$$(id -u)" != 0 || apt-get update -qq; } && \
 		apt-get download -qq prometheus prometheus-alertmanager && \
-		for package in *.deb; do dpkg-deb --extract $$package . || exit 1; done && rm -f *.deb; \
-	} >/dev/null 2>&1 || echo "promtool and amtool cannot be had: make deploy-lint will say so"
-	touch $@
+		for package in *.deb; do dpkg-deb --extract $$package . || exit 1; done && rm -f *.deb && \
+		touch ../installed; \
+	} >/dev/null 2>&1 || echo "promtool and amtool cannot be had now; the next run tries again"
 
 format: setup ## Formats code and contracts.
 	$(BIN)/ruff format .

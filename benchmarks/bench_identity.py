@@ -141,7 +141,7 @@ async def handshakes(address: str, certificates: Certificates | None) -> float:
 
 async def measure(rounds: int, seconds: float, folder: Path) -> dict[str, Figures]:
     """Returns the figures of each kind."""
-    make_certificates(folder, [], timedelta(days=1))
+    make_certificates(folder, {}, timedelta(days=1))
 
     def files(role: str) -> list[Path]:
         return [Path(path) for path in tls_settings(folder, role).values()]

@@ -24,6 +24,10 @@ PAGES_ALL = sorted(
     if ".venv" not in path.parts
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(
+    r"(?:(?:^|(?<!--namespace)\s)(?:\.venv/bin/)?reelworks|docker compose run .*cli) ([^|&;<>]+)"
+)
+"""A command of `reelworks`: not what comes after `--namespace`; and compose runs it as `cli`."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PROGRAM = typer.main.get_command(build(for_terminal=False))
@@ -101,7 +105,7 @@ def test_commands_and_their_options_exist(path: Path) -> None:
     wrong = [
         line
         for line in code_of(path.read_text())
-        for said in re.findall(r"(?:^|\s)(?:\.venv/bin/)?reelworks ([^|&;<>]+)", line)
+        for said in re.findall(COMMAND, line)
         if not exists(PROGRAM, said)
     ]
 

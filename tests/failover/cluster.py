@@ -163,6 +163,8 @@ def _prepared(programs: Programs, binaries: Path, packages: Path, folder: Path) 
         "network": "127.0.0.1/32",
         "hba": "host",
         "ssl": "off",
+        "certificate_file": "none",
+        "key_file": "none",
         "watchdog": "off",
     }
     helpers, nodes = [], []

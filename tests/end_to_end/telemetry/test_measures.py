@@ -79,9 +79,14 @@ def test_labels_name_nobody_and_have_few_values(evening: Evening, service: str) 
         ("generation", 'charged_credits_total{model="t2v-14B"} 20.0'),
         ("generation", 'provider_requests_total{operation="create",outcome="unanswered"} 1.0'),
         ("generation", 'provider_dollars_total{charged="yes",model="t2v-14B"} 0.8'),
+        ("generation", "webhooks_asked 1.0"),
+        ("generation", 'database_pool_size{pool="writer"} 1.0'),
+        ("webhook", 'database_pool_size{pool="reader"} 4.0'),
         ("webhook", 'webhook_requests_total{answer="401"} 1.0'),
         ("web", 'http_seconds_count{method="GET",route="other",status="404"} 1.0'),
         ("web", "sse_streams 0.0"),
+        # It is in plaintext.
+        ("web", "certificate_expires_timestamp 0.0"),
     ],
 )
 def test_what_happened_is_counted(evening: Evening, service: str, sample: str) -> None:

@@ -22,6 +22,8 @@ OUTSIDERS = {
     (((NAMESPACE, "cnpg-system"),), ((NAME, "cloudnative-pg"),)): "database operator",
 }
 """Who is not of this namespace, by what selects it."""
+RESOLVERS = {"169.254.20.10/32": "dns of the node", "169.254.169.254/32": "dns of the cloud"}
+"""Who resolves names without being a pod: NodeLocal DNSCache, and some clouds' own."""
 
 _SERVICES = ("credits", "generation", "webhook", "web")
 _DATABASES: set[Flow] = {
@@ -57,6 +59,8 @@ _ALWAYS: set[Flow] = {
     ("generation", "internet", 443),
     *(("prometheus", name, 9464) for name in _SERVICES),
     ("all", "dns", 53),
+    *(("all", name, 53) for name in RESOLVERS.values()),
+    *(("operator", name, 50051) for name in DATABASE_WORKLOADS),
 }
 FLOWS: dict[str, set[Flow]] = {
     "production": _ALWAYS
@@ -137,6 +141,8 @@ def _ends(manifests: Manifests, peers: list[Object]) -> set[str]:
 
 def _block(block: Object) -> str:
     """Returns `internet` for a block without anything near, `cluster API` for near ones."""
+    if block["cidr"] in RESOLVERS:
+        return RESOLVERS[block["cidr"]]
     network = ipaddress.ip_network(block["cidr"])
     holes = [ipaddress.ip_network(one) for one in block.get("except", ())]
     near = [one for one in PRIVATE if one.version == network.version and one.overlaps(network)]

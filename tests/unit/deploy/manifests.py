@@ -4,8 +4,7 @@ import functools
 import pickle
 import subprocess
 import sysconfig
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,15 +79,6 @@ def manifests_of(overlay: str) -> Manifests:
     manifests = pickle.loads(_kept(overlay))  # noqa: S301  It was written below.
     assert isinstance(manifests, Manifests)
     return manifests
-
-
-def manifests_with(overlay: str, components: Sequence[str]) -> Manifests:
-    """Returns the objects of an overlay with more components."""
-    with tempfile.TemporaryDirectory(dir=KUBERNETES / "overlays", prefix=".test-") as folder:
-        lines = ["kind: Kustomization", "resources:", f"  - ../{overlay}", "components:"]
-        lines += [f"  - ../../components/{name}" for name in components]
-        (Path(folder) / "kustomization.yaml").write_text("\n".join(lines))
-        return _parsed(_build(Path(folder)))
 
 
 @functools.cache

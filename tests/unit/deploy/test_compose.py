@@ -4,6 +4,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.unit.deploy.workload_rules import MARGIN_S, SECRET_WORDS
 
 FILES = ("compose.yaml", "compose.test.yaml", "compose.observability.yaml")
 ALL = composed(*FILES)
-ONCE = {"certificates", *(f"migrate-{name}" for name in DATABASE_WORKLOADS)}
+ONCE = {"certificates", "cli", *(f"migrate-{name}" for name in DATABASE_WORKLOADS)}
 WITHOUT_COMMANDS = {"collector"}
 """Whose image holds nothing that could ask for its health."""
 
@@ -42,7 +43,8 @@ def test_every_image_is_of_this_release_or_pinned_by_digest(name: str) -> None:
 
     if "build" in ALL.services[name]:
         target = ALL.services[name]["build"]["target"]
-        assert image == f"reelworks/{target}:{version}"
+        # A name without a registry is looked for at the public one, where a stranger may own it.
+        assert image == f"localhost/reelworks/{target}:{version}"
     else:
         assert re.fullmatch(r"[a-z/-]+:v?\d[^@]*@sha256:[0-9a-f]{64}", image)
 
@@ -76,11 +78,55 @@ def test_a_service_shows_the_certificate_of_its_role_and_no_other(name: str) -> 
     assert mount["read_only"] is True
 
 
+def test_the_command_line_is_an_operator_if_it_is_asked_for() -> None:
+    service = ALL.services["cli"]
+    (mount,) = service["volumes"]
+
+    assert mount["volume"]["subpath"] == "certificates/operator"
+    assert mount["read_only"] is True
+    assert service["profiles"] == ["operator"]
+    assert service["networks"] == ["inside"]
+    assert service["entrypoint"] == ["reelworks"]
+    assert service.keys() & {"secrets", "ports", "depends_on"} == set()
+    for name in DATABASE_WORKLOADS:
+        variable = f"REELWORKS_{'WEBHOOK_GRPC' if name == 'webhook' else name.upper()}_ADDRESS"
+        assert service["environment"][variable] == f"dns:///{name}:50051"
+        assert "inside" in ALL.services[name]["networks"]
+
+
+def test_nobody_is_believed_unless_that_is_asked_for() -> None:
+    assert composed("compose.yaml").environment("web")["REELWORKS_SIGN_IN"] == ""
+    tried = composed("compose.yaml", "compose.test.yaml").environment("web")
+    assert tried["REELWORKS_SIGN_IN"] == "development"
+
+
+def test_certificates_are_renewed_by_running_their_container_again(tmp_path: Path) -> None:
+    (_, _, script) = ALL.services["certificates"]["command"]
+    script = script.replace("/var/run/reelworks", str(tmp_path))
+    environment = {"PATH": f"{sysconfig.get_path('scripts')}:/usr/bin:/bin"}
+
+    contents = []
+    for _ in range(2):
+        subprocess.run(["/bin/sh", "-c", script], check=True, env=environment, timeout=30)
+        folder = tmp_path / "certificates"
+        contents.append(
+            {name: (folder / name).read_text() for name in ("ca.pem", "operator/tls.crt")}
+        )
+
+    first, second = contents
+    assert first["ca.pem"] == second["ca.pem"]
+    assert first["operator/tls.crt"] != second["operator/tls.crt"]
+
+
 def test_who_needs_no_database_reaches_none_and_each_has_its_own_address() -> None:
     services = ALL.services
     near = {name for name, one in services.items() if "data" in one.get("networks", ())}
 
-    assert near == {"postgresql", *DATABASE_WORKLOADS, *(ONCE - {"certificates"})}
+    assert near == {
+        "postgresql",
+        *DATABASE_WORKLOADS,
+        *(f"migrate-{one}" for one in DATABASE_WORKLOADS),
+    }
     assert ALL.content["networks"]["data"]["internal"] is True
     assert ALL.content["networks"]["inside"]["internal"] is True
     for name in DATABASE_WORKLOADS:

@@ -12,13 +12,12 @@ from tests.unit.deploy.manifests import (
     ROOT,
     WORKLOADS,
     manifests_of,
-    manifests_with,
 )
 from tests.unit.deploy.workload_rules import EVERYWHERE, IN_PRODUCTION
 
 OVERLAYS = ("development", "production")
 COMPONENTS = {
-    "mtls", "cloudnative-pg", "otel", "external-secrets", "autoscaling", "admin", "sign-in",
+    "mtls", "cloudnative-pg", "otel", "external-secrets", "autoscaling", "operator", "sign-in",
     "simulator",
 }  # fmt: skip
 KINDS_OF_OTHERS = {
@@ -59,20 +58,26 @@ def test_what_flows_is_the_table_of_flows_and_nothing_besides(overlay: str) -> N
     assert one_sided == set()
 
 
-def test_the_admin_pages_are_an_operator_without_a_public_route() -> None:
-    manifests = manifests_with("production", ["admin"])
-    environment = manifests.environment("admin")
-    found, one_sided = flows(manifests)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_operator_has_the_command_line_and_its_own_certificate(overlay: str) -> None:
+    manifests = manifests_of(overlay)
+    deployment = manifests.named("Deployment", "operator")
+    environment = manifests.environment("operator")
 
-    assert {(a, b) for a, b, _ in found if "admin" in (a, b)} == {
-        ("admin", "credits"),
-        ("admin", "generation"),
-    }
-    assert one_sided == set()
-    for name in ("rollout", "security", "resources", "secrets", "selectors"):
-        assert list(EVERYWHERE[name](manifests)) == []
-    assert environment["REELWORKS_TLS_KEY_FILE"] == "/var/run/reelworks/tls/tls.key"
-    assert _role(manifests.named("Deployment", "admin")) == "spiffe://reelworks/operator"
+    assert _attributes(deployment)["csi.cert-manager.io/uri-sans"] == "spiffe://reelworks/operator"
+    assert (
+        environment.items()
+        >= {
+            "REELWORKS_CREDITS_ADDRESS": "dns:///credits:50051",
+            "REELWORKS_GENERATION_ADDRESS": "dns:///generation:50051",
+            "REELWORKS_WEBHOOK_GRPC_ADDRESS": "dns:///webhook:50051",
+            "REELWORKS_TLS_KEY_FILE": "/var/run/reelworks/tls/tls.key",
+        }.items()
+    )
+    # Nothing leads in, and its key is all that it has.
+    assert not any(to == "operator" for _, to, _ in flows(manifests)[0])
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    assert [volume.keys() - {"name"} for volume in volumes] == [{"emptyDir"}, {"csi"}]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -118,6 +123,43 @@ def test_every_database_is_backed_up_to_a_store_that_exists() -> None:
     for cluster in manifests.of("Cluster"):
         (plugin,) = cluster["spec"]["plugins"]
         assert plugin["parameters"]["barmanObjectName"] in stores
+
+
+def test_a_database_is_of_the_version_that_compose_has_and_pinned() -> None:
+    wanted = re.search(r"# (18\.\d+);", (ROOT / "deploy/compose/compose.yaml").read_text())
+    assert wanted is not None
+
+    for overlay in OVERLAYS:
+        for cluster in manifests_of(overlay).of("Cluster"):
+            assert re.fullmatch(
+                rf"ghcr\.io/cloudnative-pg/postgresql:{wanted[1]}-[a-z-]+@sha256:[0-9a-f]{{64}}",
+                cluster["spec"]["imageName"],
+            )
+
+
+def test_backups_have_a_key_that_comes_from_somewhere() -> None:
+    manifests = manifests_of("production")
+
+    for store in manifests.of("ObjectStore"):
+        credentials = store["spec"]["configuration"]["s3Credentials"]
+        assert credentials.keys() == {"accessKeyId", "secretAccessKey"}
+        for reference in credentials.values():
+            secret = manifests.named("ExternalSecret", reference["name"])["spec"]
+            assert reference["key"] in {one["secretKey"] for one in secret["data"]}
+
+
+def test_links_to_videos_outlive_no_key_that_signed_them() -> None:
+    environment = manifests_of("production").environment("generation")
+
+    assert "REELWORKS_STORAGE_ACCESS_KEY_FILE" in environment
+    assert not any(name.startswith("AWS_") for name in environment)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_image_of_ours_is_looked_for_where_a_stranger_may_own_its_name(overlay: str) -> None:
+    for _, pod in manifests_of(overlay).pod_specs:
+        for container in pod["containers"]:
+            assert container["image"].startswith(("localhost/", "registry.example.com/"))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -172,11 +214,27 @@ def test_webhooks_go_to_webhook_and_all_else_to_web() -> None:
 
 
 def test_prometheus_knows_each_service_by_its_job() -> None:
-    (monitor,) = manifests_of("production").of("PodMonitor")
+    monitors = {
+        monitor["metadata"]["name"]: monitor
+        for monitor in manifests_of("production").of("PodMonitor")
+    }
+    monitor = monitors.pop("reelworks")
 
     assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/name"
     assert manifests_of("production").matching(monitor["spec"]["selector"]) == set(WORKLOADS)
     assert [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
+    assert list(monitors) == ["databases"]
+
+
+def test_prometheus_knows_each_database_by_its_cluster() -> None:
+    production = manifests_of("production")
+    (monitor,) = (
+        one for one in production.of("PodMonitor") if one["metadata"]["name"] == "databases"
+    )
+    (chosen,) = monitor["spec"]["selector"]["matchExpressions"]
+
+    assert monitor["spec"]["jobLabel"] == chosen["key"] == "cnpg.io/cluster"
+    assert set(chosen["values"]) == {one["metadata"]["name"] for one in production.of("Cluster")}
 
 
 def test_every_component_is_here_and_is_built_by_a_test() -> None:
@@ -189,7 +247,7 @@ def test_every_component_is_here_and_is_built_by_a_test() -> None:
         )["components"]
     }
 
-    assert used | {"admin"} == COMPONENTS
+    assert used == COMPONENTS
 
 
 def test_the_release_is_the_version_of_the_project() -> None:
@@ -206,7 +264,3 @@ def _attributes(deployment: dict[str, object]) -> dict[str, str]:
     (found,) = [one["csi"]["volumeAttributes"] for one in volumes if "csi" in one]
     assert isinstance(found, dict)
     return found
-
-
-def _role(deployment: dict[str, object]) -> str:
-    return _attributes(deployment)["csi.cert-manager.io/uri-sans"]

@@ -142,6 +142,7 @@ FAULTS: dict[str, list[Fault]] = {
             {"app.kubernetes.io/name": "webhook"}
         ),
         lambda m: m.named("Service", "credits")["spec"]["ports"][0].update(targetPort="http"),
+        lambda m: m.named("Service", "webhook")["spec"]["ports"].pop(),
     ],
     "leaving": [
         lambda m: pod(m).update(terminationGracePeriodSeconds=30),
@@ -164,7 +165,9 @@ FAULTS: dict[str, list[Fault]] = {
     "migrations": [
         lambda m: m.objects.remove(job(m, "credits")),
         lambda m: job(m, "credits")["spec"].update(backoffLimit=6),
-        lambda m: job(m, "credits")["metadata"].pop("annotations"),
+        lambda m: job(m, "credits")["metadata"].update(
+            annotations={"argocd.argoproj.io/sync-wave": "-1"}
+        ),
         lambda m: job(m, "credits")["spec"]["template"]["spec"]["containers"][0].update(
             command=["reelworks", "migrate"]
         ),
@@ -205,6 +208,8 @@ OTHER_FLOWS: list[Fault] = [
         "web"
     ),
     lambda m: policy(m, "metrics")["ingress"][0]["from"][0].pop("podSelector"),
+    lambda m: policy(m, "names")["egress"][0]["to"].pop(),
+    lambda m: policy(m, "from-operator")["podSelector"]["matchExpressions"][0]["values"].pop(),
 ]
 
 

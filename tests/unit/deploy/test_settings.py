@@ -22,7 +22,6 @@ CONTENTS = {
 """What is in files that are read with the settings."""
 PLACES = [
     *((place, name) for place in ("development", "production") for name in WORKLOADS),
-    ("production with admin", "web"),
     *((place, name) for place in ("compose", "compose with all") for name in WORKLOADS),
 ]
 
@@ -34,8 +33,6 @@ def environment(place: str, name: str) -> dict[str, str]:
         case "compose with all":
             files = ("compose.yaml", "compose.test.yaml", "compose.observability.yaml")
             return composed(*files).environment(name)
-        case "production with admin":
-            return manifests_of("production").environment(name)
         case _:
             return manifests_of(place).environment(name)
 

@@ -19,6 +19,8 @@ SETTINGS: dict[str, type[ProcessSettings]] = {
     "web": WebSettings,
 }
 REPLICAS_MIN = {"credits": 3, "generation": 2, "webhook": 2, "web": 2}
+PORTS = {"credits": {50051}, "generation": {50051}, "webhook": {8080, 50051}, "web": {8080}}
+"""Of the services; webhook's gRPC is for operators."""
 MARGIN_S = 10
 SCALED_BY = {
     "credits": {"cpu"},
@@ -233,16 +235,14 @@ def services(manifests: Manifests) -> Iterator[str]:
         service = manifests.named("Service", name)["spec"]
         if manifests.matching({"matchLabels": service["selector"]}) != {name}:
             yield f"{name}: its service selects others"
-        (port,) = service["ports"]
-        is_grpc = name in ("credits", "generation")
-        if (service.get("clusterIP") == "None") != is_grpc:
+        if (service.get("clusterIP") == "None") != (PORTS[name] == {50051}):
             yield f"{name}: headless is for gRPC, and for nothing else"
         container = _container(manifests, name)
         numbers = {one["name"]: one["containerPort"] for one in container["ports"]}
-        if numbers.get(port["targetPort"]) != port["port"] or port["port"] != (
-            50051 if is_grpc else 8080
-        ):
+        if any(numbers.get(one["targetPort"]) != one["port"] for one in service["ports"]):
             yield f"{name}: its service leads nowhere"
+        if {one["port"] for one in service["ports"]} != PORTS[name]:
+            yield f"{name}: its service has other ports"
         if service.get("type", "ClusterIP") != "ClusterIP":
             yield f"{name}: open to the outside"
 
@@ -292,7 +292,7 @@ def images(manifests: Manifests) -> Iterator[str]:
 
 
 def _image(name: str) -> str:
-    return "web" if name == "admin" else name.removesuffix("-migration")
+    return "cli" if name == "operator" else name.removesuffix("-migration")
 
 
 def migrations(manifests: Manifests) -> Iterator[str]:
@@ -307,8 +307,8 @@ def migrations(manifests: Manifests) -> Iterator[str]:
             yield f"{name}: its job does not migrate"
         if job["spec"]["backoffLimit"] != 3:
             yield f"{name}: its job is not tried thrice more"
-        if job["metadata"].get("annotations") != {"argocd.argoproj.io/sync-wave": "-1"}:
-            yield f"{name}: its job comes after its pods"
+        if job["metadata"].get("annotations"):
+            yield f"{name}: its job may have to wait for what waits for it"
         for pod in (job, manifests.named("Deployment", name)):
             yield from _own_database(name, pod)
 
