@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,9 @@ import structlog
 # PostgreSQL's programs are forked as another user, and gRPC's fork handlers kill such children. It
 # looks for this when it is first imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+# A shell that runs this in the background has it ignore Ctrl-C, and so what it starts would.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from services.runtime.migrations import migrate
 from tests.object_storage import ObjectStorage, running_object_storage
