@@ -46,8 +46,13 @@ pooler: ## Installs pgbouncer for the test of databases behind it, likewise.
 screenshots: setup browser ## Takes the pictures of the studio in docs/images.
 	$(BIN)/python -m tests.end_to_end.web.screenshots
 
+# Browsers and real processes miss a time now and then, so a failure has to happen twice. What the
+# judge of the chaos run finds counts at once: it is about money.
 test: setup browser pooler ## Runs all tests, on SQLite and on PostgreSQL.
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --ignore tests/chaos || { \
+		echo "once more, without company: what failed, and may have missed its time on a busy machine" && \
+		$(BIN)/pytest --last-failed --last-failed-no-failures none --ignore tests/chaos; }
+	$(BIN)/pytest -n 3 --dist loadfile tests/chaos
 
 lint: setup deploy-lint ## Checks code, imports, types, contracts and deploy/.
 	$(BIN)/ruff format --check .

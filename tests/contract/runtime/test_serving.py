@@ -164,10 +164,10 @@ async def test_a_connection_that_is_old_is_ended_and_its_calls_do_not_notice() -
         return str(context.peer())
 
     async with running_toy(connection_age_s=0.2) as toy:
-        stream = toy.streaming()(Text())
-        await stream.read()
         toy.handler = tell_connection
-        connections: set[str] = set()
+        stream = toy.streaming()(Text())
+        assert (await stream.read()).value == "first"
+        connections = {(await stream.read()).value}
         async with asyncio.timeout(WAIT_S):
             while len(connections) < 3:
                 connections.add((await invoke(toy.unary(), Text())).value)
