@@ -199,8 +199,9 @@ async def _use(members: dict[str, Member], simulator: dict[str, str], token: str
             await stranger.post(f"{simulator['control']}/control/faults", json=LOST_ANSWER)
         lost = await _create(person, PROMPT)
         await until(lambda: _is(person, lost, "COMPLETED"), "the lost create was found")
-        canceled = await _create(person, PROMPT)
-        await person.post(f"/api/generations/{canceled.generation_id}/cancel")
+        canceled = await _create(person, f"{PROMPT} [slow]")
+        answer = await person.post(f"/api/generations/{canceled.generation_id}/cancel")
+        assert answer.is_success, answer.text
         await until(lambda: _is(person, canceled, "CANCELED"), "it was canceled")
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
